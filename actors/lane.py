@@ -1,0 +1,107 @@
+"""One stream's way in: its source (or its part of a log), its decoder, and the ingest stage over both. Used inline and by actors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from actors.plan import RunPlan
+from pipeline.clock import Clock
+from pipeline.credit import CreditGate
+from pipeline.formats.decode import decoder_for
+from pipeline.logs.reader import LogReader
+from pipeline.sources.assign import open_source
+from pipeline.sources.base import Source, StreamInfo
+from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
+from pipeline.stages.sink import StageReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """An open source or an open log, ready to be played."""
+
+    plan: RunPlan
+    info: StreamInfo
+    reader: SampleReader
+    source: Source | None
+    log: LogReader | None
+
+    def ingest(
+        self, ports: IngestPorts, gate: CreditGate | None, clock: Clock, origin_ns: int, epoch: int = 0
+    ) -> LiveIngest | ReplayIngest:
+        """The stage that plays this lane from ``origin_ns`` on."""
+        stream = self.info.stream
+        if self.source is not None:
+            config = self.plan.scenario.streams[stream]
+            return LiveIngest(
+                source=self.source,
+                reader=self.reader,
+                ports=ports,
+                clock=clock,
+                origin_ns=origin_ns,
+                heartbeat_ns=config.heartbeat_ms * 1_000_000 if config.sparse else 0,
+                epoch=epoch,
+            )
+        assert self.log is not None and gate is not None
+        return ReplayIngest(
+            stream=stream,
+            recordings=self.log.recordings(stream),
+            reader=self.reader,
+            ports=ports,
+            gate=gate,
+            clock=clock,
+            origin_ns=origin_ns,
+            start_ns=clock.now_ns(),
+            speed=self.plan.speed,
+        )
+
+    def stop(self) -> None:
+        """Let a source that blocks return."""
+        if self.source is not None:
+            self.source.stop()
+
+
+@contextmanager
+def open_lane(plan: RunPlan, stream: str, clock: Clock) -> Iterator[Lane]:
+    """Open one stream's source, or the log. Raises SourceError or LogError."""
+    with ExitStack() as stack:
+        if plan.replay_log is not None:
+            log = LogReader(plan.replay_log)
+            info, source = log.streams[stream], None
+        else:
+            source = stack.enter_context(open_source(plan.sources[stream]))
+            log, info = None, source.info
+        reader = SampleReader(info, decoder_for(info), clock)
+        yield Lane(plan=plan, info=info, reader=reader, source=source, log=log)
+
+
+def credit_gate(plan: RunPlan, stream: str, origin_ns: int) -> CreditGate | None:
+    """A replay's credit; a live source runs free."""
+    if not plan.is_replay:
+        return None
+    runtime = plan.scenario.runtime
+    in_flight = runtime.frames_in_flight if plan.scenario.streams[stream].kind == "camera" else 64
+    return CreditGate(
+        origin_ns=origin_ns,
+        horizon_ns=runtime.horizon_ms * 1_000_000,
+        in_flight=in_flight,
+        stages=("fusion", "recorder"),
+        encoder=stream,
+    )
+
+
+def ingest_report(stream: str, ingest: LiveIngest | ReplayIngest) -> StageReport:
+    """What the ingest stage dropped, and why it failed if it did."""
+    failures = (f"{stream}: {ingest.failure}",) if ingest.failure else ()
+    drops = {(stream, reason): n for reason, n in ingest.counts.items()}
+    return StageReport(stage=stream, drops=drops, failures=failures, sent=ingest.recorded)
+
+
+def stop_when_set(lane: Lane, gate: CreditGate | None, stop: threading.Event) -> None:
+    """Make the ingest of this lane end soon."""
+    stop.set()
+    lane.stop()
+    if gate is not None:
+        gate.wake()

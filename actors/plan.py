@@ -1,0 +1,266 @@
+"""A run, as plain data that travels to every actor, and how each stage is built from it.
+
+This is where `pipeline` and `engines` meet: manifests become windows, runners become what stages call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.manifest import EngineError, Manifest, load_manifest
+from engines.registry import WEIGHTS, manifest_paths, open_engine
+from pipeline.admission import AdmissionMachine
+from pipeline.clock import Clock
+from pipeline.config import ConfigError, Scenario
+from pipeline.contract import Contract, StreamContract
+from pipeline.messages import Decision, Progress, Tokens
+from pipeline.policy.hysteresis import HysteresisPolicy
+from pipeline.sources.base import SourceSpec, StreamInfo
+from pipeline.stages.decide import DecideStage, Identity
+from pipeline.stages.encode import EncodeStage
+from pipeline.stages.fuse import FuseStage
+from pipeline.stages.infer import Infer
+from pipeline.windows import WindowSpec
+
+TELEMETRY_SLACK_NS = 12_000_000
+"""The row period of the slowest vehicle bus we read (83 Hz): the next row would lie past the window's end."""
+TELEMETRY_GAP_NS = 250_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """One run: which scenario, on which sources or which log, with what beside it.
+
+    ``replay_log`` set: an event-time replay at ``speed`` (None: as fast as can be); else a live run of ``sources``.
+    ``decides`` False is ingest only (`chiasm record`).
+    """
+
+    scenario: Scenario
+    folder: Path
+    sources: Mapping[str, SourceSpec] = field(default_factory=dict)
+    replay_log: Path | None = None
+    speed: float | None = None
+    stop_after_ns: int | None = None
+    record: Path | None = None
+    sinks: tuple[str, ...] = ()
+    for_ns: int | None = None
+    notices: tuple[str, ...] = ()
+    decides: bool = True
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether stamps come from a log."""
+        return self.replay_log is not None
+
+    @property
+    def encoded_streams(self) -> tuple[str, ...]:
+        """The scenario's streams, in its order."""
+        return tuple(self.scenario.streams)
+
+
+def engines_folder(scenario: Scenario, folder: Path) -> Path:
+    """Where the scenario's engines lie: its own ``engines`` path, its ``engines`` folder, or what ships under its name."""
+    if scenario.engines is not None:
+        return (folder / scenario.engines).resolve()
+    own = folder / "engines"
+    return own if own.is_dir() else WEIGHTS / scenario.name
+
+
+def load_manifests(scenario: Scenario, folder: Path) -> dict[str, tuple[Path, Manifest]]:
+    """Role to (path, manifest) of every engine that the scenario needs, hashes checked.
+
+    Raises ConfigError or EngineError: one line that names what is missing.
+    """
+    where = engines_folder(scenario, folder)
+    paths = manifest_paths(where)
+    manifests: dict[str, tuple[Path, Manifest]] = {}
+    for role in (*(_role(s) for s in scenario.streams), "fusion"):
+        if role not in paths:
+            raise ConfigError(f"{where}: no engine for {role!r} ({role}.json); restore it or run chiasm train {scenario.name}")
+        manifests[role] = (paths[role], load_manifest(paths[role]))
+    _check_agreement(scenario, where, manifests["fusion"][1])
+    return manifests
+
+
+def _check_agreement(scenario: Scenario, where: Path, fusion: Manifest) -> None:
+    if set(fusion.streams) != set(scenario.streams):
+        raise ConfigError(
+            f"{where}/fusion.json: reads the streams {sorted(fusion.streams)}, the scenario has {sorted(scenario.streams)}; "
+            "make them agree, or train this scenario"
+        )
+    for name, head in scenario.heads.items():
+        if fusion.head(name).labels != head.labels:
+            raise ConfigError(
+                f"{where}/fusion.json: head {name!r} has the labels {list(fusion.head(name).labels)}, "
+                f"the scenario {list(head.labels)}; make them agree"
+            )
+
+
+def _role(stream: str) -> str:
+    """``camera.left`` is served by the engine for ``camera``."""
+    return stream.partition(".")[0]
+
+
+def window_spec(manifest: Manifest) -> WindowSpec:
+    """The windows that an encoder reads, from its manifest."""
+    if manifest.hop_ns == 0:
+        return WindowSpec(kind="sample")
+    if manifest.role == "microphone":
+        return WindowSpec(
+            kind="audio",
+            window_ns=manifest.window_ns,
+            hop_ns=manifest.hop_ns,
+            sample_rate_hz=manifest.sample_rate_hz,
+            slack_ns=-(-1_000_000_000 // manifest.sample_rate_hz),
+        )
+    return WindowSpec(
+        kind="telemetry",
+        window_ns=manifest.window_ns,
+        hop_ns=manifest.hop_ns,
+        gap_ns=TELEMETRY_GAP_NS,
+        slack_ns=TELEMETRY_SLACK_NS,
+        step_ns=manifest.step_ns,
+        hold_ns=manifest.hold_ns,
+    )
+
+
+def contract_of(plan: RunPlan, infos: Mapping[str, StreamInfo], origin_ns: int) -> Contract:
+    """The temporal contract of a run with these streams. Raises ConfigError when it cannot be kept."""
+    scenario = plan.scenario
+    manifests = load_manifests(scenario, plan.folder)
+    reference = scenario.reference.stream
+    period_ns = round(1e9 / scenario.reference.rate_hz)
+    if reference in infos and infos[reference].period_ns > 0:
+        period_ns = infos[reference].period_ns
+    streams = tuple(
+        StreamContract(
+            stream=name,
+            window=window_spec(manifests[_role(name)][1]),
+            max_age_ns=s.max_age_ms * 1_000_000,
+            wait_ns=s.wait_ms * 1_000_000,
+            liveness_ns=s.liveness_ns,
+            sparse=s.sparse,
+            min_gap_ns=infos[name].min_gap_ns,
+        )
+        for name, s in scenario.streams.items()
+        if name in infos
+    )
+    try:
+        return Contract(
+            streams=streams,
+            reference_stream=reference,
+            period_ns=period_ns,
+            deadline_ns=scenario.deadline_ms * 1_000_000,
+            reserve_ns=scenario.reserve_ms * 1_000_000,
+            origin_ns=origin_ns,
+            stop_after_ns=plan.stop_after_ns,
+        )
+    except ValueError as error:
+        raise ConfigError(f"scenario {scenario.name!r}: {error}") from error
+
+
+class CalibratedFusion:
+    """A fusion engine whose logits come out as calibrated probabilities."""
+
+    def __init__(self, runner: Infer, manifest: Manifest) -> None:
+        self._runner, self._manifest = runner, manifest
+        self.streams: tuple[str, ...] = manifest.streams
+        shapes = {t.name: t.shape for t in manifest.inputs}
+        self.token_shapes: dict[str, tuple[int, int]] = {}
+        for stream in manifest.streams:
+            tokens, channels = shapes[f"{stream}_tokens"]
+            if tokens is None or channels is None:
+                raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
+            self.token_shapes[stream] = (tokens, channels)
+
+    def probabilities(
+        self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]
+    ) -> dict[str, NDArray[np.float32]]:
+        """See `pipeline.stages.fuse.FusionNetwork`."""
+        outputs = self._runner.infer(inputs)
+        return {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
+
+
+@contextmanager
+def encoder_engine(plan: RunPlan, stream: str) -> Iterator[tuple[WindowSpec, Infer]]:
+    """The activated and warmed encoder of a stream."""
+    path, manifest = load_manifests(plan.scenario, plan.folder)[_role(stream)]
+    with ExitStack() as stack:
+        runner = stack.enter_context(open_engine(path, threads=plan.scenario.runtime.threads))
+        _warm_up(runner, manifest)
+        yield window_spec(manifest), runner
+
+
+@contextmanager
+def fusion_engine(plan: RunPlan) -> Iterator[tuple[CalibratedFusion, Identity]]:
+    """The activated and warmed fusion network, with what its decisions say they rest on."""
+    manifests = load_manifests(plan.scenario, plan.folder)
+    path, manifest = manifests["fusion"]
+    with ExitStack() as stack:
+        runner = stack.enter_context(open_engine(path, threads=plan.scenario.runtime.threads))
+        _warm_up(runner, manifest)
+        engines = {role: m.sha256 for role, (_, m) in manifests.items()}
+        yield CalibratedFusion(runner, manifest), Identity(engines=engines, config_sha256=plan.scenario.sha256)
+
+
+def _warm_up(runner: Infer, manifest: Manifest, dynamic: int = 192) -> None:
+    """First calls allocate: make them before the run begins."""
+    zeros = {t.name: np.zeros([dynamic if d is None else d for d in t.shape], dtype=t.dtype) for t in manifest.inputs}
+    if "frame_hwc" in zeros:
+        zeros["frame_hwc"] = np.zeros((dynamic, 2 * dynamic, 3), dtype=np.uint8)
+    for _ in range(3):
+        runner.infer(zeros)
+
+
+def encode_stage(
+    engine: tuple[WindowSpec, Infer],
+    clock: Clock,
+    origin_ns: int,
+    publish: Callable[[Tokens], None],
+    progress: Callable[[Progress], None] | None,
+) -> EncodeStage:
+    """One stream's encode stage."""
+    window, runner = engine
+    return EncodeStage(
+        window=window, infer=runner, clock=clock, origin_ns=origin_ns, publish=publish, progress=progress
+    )
+
+
+def fuse_stage(
+    plan: RunPlan,
+    engine: tuple[CalibratedFusion, Identity],
+    contract: Contract,
+    clock: Clock,
+    publish: Callable[[Decision], None],
+    progress: Callable[[Progress], None] | None,
+) -> FuseStage:
+    """The fuse stage with its policy."""
+    network, identity = engine
+    scenario = plan.scenario
+    policy = scenario.policy
+    decide = DecideStage(
+        policy=HysteresisPolicy(
+            labels=scenario.heads[policy.action_head].labels,
+            enter=policy.enter,
+            threshold=policy.threshold,
+            memory=policy.memory,
+            blind_action=policy.blind_action,
+        ),
+        action_head=policy.action_head,
+        labels={name: head.labels for name, head in scenario.heads.items()},
+        identity=identity,
+        deadline_ns=contract.deadline_ns,
+        clock=clock,
+        live=not plan.is_replay,
+    )
+    machine = AdmissionMachine(contract, clocked=not plan.is_replay)
+    return FuseStage(
+        machine=machine, network=network, decide=decide, clock=clock, publish=publish, progress=progress
+    )

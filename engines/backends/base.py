@@ -1,0 +1,103 @@
+"""The runner protocol: what every backend does with an engine, and the checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.manifest import EngineError, Manifest, TensorSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether a backend can run here. ``reason`` is empty if it can, else says what is missing and how to get it."""
+
+    reason: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def available(self) -> bool:
+        """Whether the backend can be activated."""
+        return not self.reason
+
+
+class Runner(Protocol):
+    """One engine on one backend. Not thread-safe: a runner belongs to the thread that calls it.
+
+    ``activate`` before ``infer``, ``deactivate`` when done (twice is harmless); as a context manager it does both.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """What this engine reads and gives."""
+        ...
+
+    def probe(self) -> Availability:
+        """Whether the backend can run here, and its versions. Needs no activation, never raises."""
+        ...
+
+    def activate(self) -> None:
+        """Load the network and bind buffers. Raises EngineError: model broken, or not what its manifest says."""
+        ...
+
+    def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once.
+
+        ``inputs`` must hold exactly the manifest's names with their dtypes and shapes, finite values only; anything
+        else raises EngineError and leaves the runner usable. The arrays returned are **valid until the next call**:
+        copy to keep.
+        """
+        ...
+
+    def deactivate(self) -> None:
+        """Free everything ``activate`` took."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class InputCheck:
+    """Refuses inputs that a manifest does not describe, at a cost of microseconds."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._onnx = manifest.onnx
+        self._expected = {t.name: (np.dtype(t.dtype), t.shape, t) for t in manifest.inputs}
+
+    def __call__(self, inputs: Mapping[str, Array]) -> None:
+        """Raise EngineError that names the first tensor that does not fit."""
+        if inputs.keys() != self._expected.keys():
+            missing = sorted(self._expected.keys() - inputs.keys())
+            unknown = sorted(inputs.keys() - self._expected.keys())
+            raise EngineError(
+                f"{self._onnx}: inputs missing {missing}, unknown {unknown}; give exactly the manifest's inputs"
+            )
+        for name, (dtype, shape, spec) in self._expected.items():
+            array = inputs[name]
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                found = getattr(array, "dtype", type(array).__name__)
+                raise EngineError(f"{self._onnx}: input {name!r} is {found}; convert it to {spec.dtype}")
+            if array.shape != shape and not _fits(array.shape, spec):
+                raise EngineError(
+                    f"{self._onnx}: input {name!r} has shape {list(array.shape)}; it must be {_text(spec)}"
+                )
+            if spec.dtype == "float32" and not np.isfinite(array).all():
+                raise EngineError(
+                    f"{self._onnx}: input {name!r} holds NaN or infinity; mask what is invalid at its source"
+                )
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.shape) and all(
+        found > 0 and expected in (None, found) for found, expected in zip(shape, spec.shape, strict=True)
+    )
+
+
+def _text(spec: TensorSpec) -> str:
+    return "[" + ", ".join("any" if d is None else str(d) for d in spec.shape) + "]"

@@ -1,0 +1,215 @@
+"""What an engine reads and gives: the JSON beside each ``.onnx``.
+
+A manifest is trusted no further than its checks: unknown keys are refused, shapes must agree with windows, channels and
+labels, and the ONNX file must have the hash that the manifest names. Arrays only, never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_MODEL_BYTES = 256 << 20
+NS_PER_S = 1_000_000_000
+
+Role = Literal["camera", "microphone", "telemetry", "text", "fusion"]
+DType = Literal["uint8", "int16", "float32"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.]{0,63}$")]
+Dimension = Annotated[int, Field(ge=1, le=1 << 24)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+StreamMask = Annotated[str, Field(pattern=r"^[01]{1,16}$")]
+
+
+class EngineError(Exception):
+    """An engine cannot be loaded or run. One line that names the file or tensor, what is wrong, and the fix."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class TensorSpec(_Frozen):
+    """One input or output. A ``null`` in ``shape`` is a dynamic dimension."""
+
+    name: Name
+    dtype: DType
+    shape: tuple[Dimension | None, ...]
+    unit: str = ""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every dimension is known before the first call."""
+        return all(d is not None for d in self.shape)
+
+
+class ChannelSpec(_Frozen):
+    """One telemetry channel, in the order of the input's last axis."""
+
+    name: Name
+    unit: str
+    required: bool = False
+
+
+class HeadSpec(_Frozen):
+    """One output of a fusion engine and how its logits become calibrated probabilities.
+
+    ``kind`` ``softmax``: classes exclude one another. A mask is one character a stream in the manifest's order, ``1`` for
+    a stream that is present; a mask not listed uses ``temperature`` and the policy's own threshold.
+    """
+
+    name: Name
+    output: Name
+    kind: Literal["softmax"] = "softmax"
+    labels: tuple[str, ...] = Field(min_length=2)
+    temperature: Positive = 1.0
+    temperature_by_mask: dict[StreamMask, Positive] = Field(default_factory=dict)
+    thresholds_by_mask: dict[StreamMask, dict[str, Probability]] = Field(default_factory=dict)
+
+    def temperature_for(self, present: Sequence[bool]) -> float:
+        """The temperature of one availability mask (``present``: one flag a stream, in the manifest's order)."""
+        return self.temperature_by_mask.get(mask_key(present), self.temperature)
+
+    def probabilities(self, logits: NDArray[np.float32], present: Sequence[bool]) -> NDArray[np.float32]:
+        """Calibrated float32 probabilities ``[labels]`` from logits ``[labels]``.
+
+        Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017), computed in float64 so that
+        every host rounds alike.
+        """
+        scaled = logits.astype(np.float64) / self.temperature_for(present)
+        exponential = np.exp(scaled - scaled.max())
+        return np.asarray(exponential / exponential.sum(), dtype=np.float32)
+
+
+def mask_key(present: Sequence[bool]) -> str:
+    """``"1011"`` for a second stream that is absent."""
+    return "".join("1" if p else "0" for p in present)
+
+
+class Training(_Frozen):
+    """Where the weights come from. ``trained: false`` marks weights as initialised, never learned."""
+
+    trained: bool
+    simulated: bool = True
+    command: str = ""
+    seed: int = 0
+    train_seeds: str = ""
+    validation_seeds: str = ""
+    torch_version: str = ""
+    date: str = ""
+
+
+class Manifest(_Frozen):
+    """What one engine reads and gives.
+
+    ``hop_ns == 0``: every sample is a window. Window, hop, step and hold are in ns of capture time.
+    """
+
+    format: Literal[1]
+    role: Role
+    onnx: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.onnx$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=64)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=64)
+    window_ns: int = Field(default=0, ge=0)
+    hop_ns: int = Field(default=0, ge=0)
+    sample_rate_hz: int = Field(default=0, ge=0, le=768_000)
+    channels: tuple[ChannelSpec, ...] = ()
+    step_ns: int = Field(default=0, ge=0)
+    hold_ns: int = Field(default=0, ge=0)
+    streams: tuple[Name, ...] = Field(default=(), max_length=16)
+    heads: tuple[HeadSpec, ...] = ()
+    training: Training
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        for tensors, side in ((self.inputs, "inputs"), (self.outputs, "outputs")):
+            names = [t.name for t in tensors]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{side}: a name occurs twice in {names}")
+        if (self.hop_ns == 0) != (self.window_ns == 0):
+            raise ValueError(f"window_ns {self.window_ns} and hop_ns {self.hop_ns}: both or neither must be 0")
+        if self.role == "fusion":
+            self._check_fusion()
+        elif self.streams or self.heads:
+            raise ValueError(f"role {self.role}: streams and heads belong to a fusion engine")
+        if self.role == "microphone":
+            self._check_shape("pcm", (self.window_ns * self.sample_rate_hz // NS_PER_S,))
+        if self.role == "telemetry":
+            if not self.channels or not self.step_ns or not self.hold_ns:
+                raise ValueError("role telemetry: channels, step_ns and hold_ns are required")
+            for name in ("values", "valid"):
+                self._check_shape(name, (self.window_ns // self.step_ns, len(self.channels)))
+        return self
+
+    def _check_fusion(self) -> None:
+        if not self.streams or not self.heads:
+            raise ValueError("role fusion: streams and heads are required")
+        for name in [f"{s}_tokens" for s in self.streams]:
+            if name not in {t.name for t in self.inputs}:
+                raise ValueError(f"role fusion: no input {name!r} for a stream in streams")
+        self._check_shape("age_s", (len(self.streams),))
+        self._check_shape("mask", (len(self.streams), 3))
+        widths = {t.name: t.shape[-1] if t.shape else None for t in self.outputs}
+        for head in self.heads:
+            if widths.get(head.output) != len(head.labels):
+                raise ValueError(f"head {head.name!r}: output {head.output!r} must have {len(head.labels)} values")
+
+    def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        found = next((t.shape for t in self.inputs if t.name == name), None)
+        if found != expected:
+            raise ValueError(f"input {name!r}: shape {found} does not match {expected}, from window and channels")
+
+    def head(self, name: str) -> HeadSpec:
+        """The head of that name; raises EngineError if there is none."""
+        for head in self.heads:
+            if head.name == name:
+                return head
+        raise EngineError(f"{self.onnx}: no head {name!r}; it has {', '.join(h.name for h in self.heads) or 'none'}")
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a manifest and check that the ONNX file beside it has the hash it names.
+
+    Raises EngineError: file missing, not JSON, unknown key, self-contradiction, hash mismatch.
+    """
+    return load_engine_files(path)[0]
+
+
+def load_engine_files(path: Path) -> tuple[Manifest, bytes]:
+    """`load_manifest`, with the very bytes of the ONNX file that were hashed."""
+    try:
+        manifest = Manifest.model_validate_json(_read_bounded(path, MAX_MANIFEST_BYTES))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise EngineError(f"{path}: {where}: {first['msg']}; correct the manifest or restore the file") from None
+    model_path = path.parent / manifest.onnx
+    model = _read_bounded(model_path, MAX_MODEL_BYTES)
+    found = hashlib.sha256(model).hexdigest()
+    if found != manifest.sha256:
+        raise EngineError(
+            f"{model_path}: sha256 {found[:12]}… is not the {manifest.sha256[:12]}… that {path.name} expects; "
+            f"restore the file or retrain (chiasm train {path.parent.name})"
+        )
+    return manifest, model
+
+
+def _read_bounded(path: Path, limit_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise EngineError(
+            f"{path}: {error.strerror}; restore the file or retrain (chiasm train {path.parent.name})"
+        ) from None
+    if len(content) > limit_bytes:
+        raise EngineError(f"{path}: larger than {limit_bytes} bytes; this is not an engine's file, restore it")
+    return content

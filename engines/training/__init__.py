@@ -1,0 +1,1 @@
+"""From worlds to weights: data sets, loops, calibration. Needs the ``train`` extra."""

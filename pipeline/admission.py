@@ -1,0 +1,393 @@
+"""Admission: for each reference time, the tokens that fusion reads. A pure state machine over stamps.
+
+Fed with announcements and tokens, asked for what is due. It never reads a clock: a live run passes ``now_ns`` in, an event-time replay
+passes None, and then only stamps (and the watermarks that a log's reader knows) decide. Both admit the same tokens,
+unless the live run overran; then its receipts say so.
+
+The rules are those of DESIGN.md, "The temporal contract". In short, for reference time *t*:
+
+* samples with ``capture <= t`` and ``receive <= t + wait`` are *owed*, and so are the windows they complete;
+* a stream is *settled* once nothing more can be owed; fusion runs when all are settled and the owed tokens are there,
+  or, live, at the latest at ``t + deadline - reserve``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from pipeline.contract import Contract, StreamContract
+from pipeline.messages import FOREVER_NS, Admitted, Announcement, AnnouncementKind, Availability, Header, Tokens
+from pipeline.windows import WindowGrid
+
+
+@dataclass(slots=True)
+class _Window:
+    """One window that an announced sample completes, and its tokens once they came."""
+
+    end_ns: int
+    header: Header
+    tokens: Tokens | None = None
+    arrived_ns: int = 0
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedWindow:
+    """One stream's part in an admission: the verdict, and the tokens when they are present."""
+
+    admitted: Admitted
+    tokens: Tokens | None
+    arrived_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What fusion reads for one reference time.
+
+    ``settled_ns`` and ``complete_ns`` are when (on the live clock; 0 in replay) the last stream settled and the last owed
+    tokens came: what lies between is waiting for a late sensor. A ``skipped`` one was overtaken while fusion was busy.
+    """
+
+    reference_ns: int
+    synthetic: bool
+    windows: tuple[AdmittedWindow, ...]
+    settled_ns: int
+    complete_ns: int
+    announced_ns: int
+    overrun: bool
+    skipped: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    reference_ns: int
+    synthetic: bool
+    announced_ns: int
+    settled_ns: int | None = None
+    complete_ns: int | None = None
+
+
+class _Lane:
+    """What is known of one stream."""
+
+    def __init__(self, contract: StreamContract, origin_ns: int) -> None:
+        self.contract = contract
+        self.grid = WindowGrid(contract.window, origin_ns)
+        self.windows: deque[_Window] = deque()
+        self.early: dict[tuple[int, int], tuple[Tokens, int]] = {}
+        self.alive: deque[tuple[int, int]] = deque()
+        self.epoch = -1
+        self.seq = -1
+        self.last_capture_ns = -(2**62)
+        self.spoken_to_ns = -(2**62)
+        self.watermark_ns = -(2**62)
+        self.ended: AnnouncementKind | None = None
+
+    def settled(self, reference_ns: int, now_ns: int | None, in_flight_ns: int) -> bool:
+        """Whether nothing more can be owed for this reference time."""
+        wait_until_ns = reference_ns + self.contract.wait_ns
+        if self.ended is AnnouncementKind.END or self.spoken_to_ns >= reference_ns or self.watermark_ns >= wait_until_ns:
+            return True
+        if now_ns is None:  # replay: a log knows its watermarks, and a lost source may come back in it
+            return False
+        if self.ended is AnnouncementKind.LOST:
+            return True
+        gap_ns = self.contract.min_gap_ns
+        return (gap_ns > 0 and self.last_capture_ns + gap_ns > reference_ns) or now_ns >= wait_until_ns + in_flight_ns
+
+    def owed(self, reference_ns: int) -> list[_Window]:
+        """Windows that may serve this reference time, newest first."""
+        latest_ns = reference_ns + self.contract.wait_ns
+        return [
+            w
+            for w in reversed(self.windows)
+            if w.end_ns <= reference_ns and w.header.capture_ns <= reference_ns and w.header.receive_ns <= latest_ns
+        ]
+
+    def complete(self, reference_ns: int) -> bool:
+        """Whether the newest owed window's tokens came, or can no longer come, or would be stale anyway."""
+        owed = self.owed(reference_ns)
+        if not owed or reference_ns - owed[0].end_ns > self.contract.max_age_ns:
+            return True
+        return owed[0].tokens is not None or owed[0].lost
+
+    def admit(self, reference_ns: int) -> AdmittedWindow:
+        """The verdict, from stamps alone."""
+        owed = self.owed(reference_ns)
+        fresh = [w for w in owed if reference_ns - w.end_ns <= self.contract.max_age_ns]
+        overrun = bool(fresh) and fresh[0].tokens is None
+        chosen = next((w for w in fresh if w.tokens is not None), None)
+        name = self.contract.stream
+        if chosen is None:
+            availability = self._absence(reference_ns, bool(owed))
+            return AdmittedWindow(
+                admitted=Admitted(stream=name, availability=availability, overrun=overrun), tokens=None
+            )
+        return AdmittedWindow(
+            admitted=Admitted(
+                stream=name,
+                availability=Availability.PRESENT,
+                seq=chosen.header.seq,
+                epoch=chosen.header.epoch,
+                window_end_ns=chosen.end_ns,
+                age_ns=reference_ns - chosen.end_ns,
+                overrun=overrun,
+            ),
+            tokens=chosen.tokens,
+            arrived_ns=chosen.arrived_ns,
+        )
+
+    def _absence(self, reference_ns: int, any_window: bool) -> Availability:
+        since_ns, latest_ns = reference_ns - self.contract.liveness_ns, reference_ns + self.contract.wait_ns
+        alive = any(since_ns <= capture <= reference_ns and receive <= latest_ns for capture, receive in self.alive)
+        if not alive:
+            return Availability.MISSING
+        if self.contract.sparse:
+            return Availability.QUIET
+        return Availability.STALE if any_window else Availability.STARTING
+
+    def forget(self, reference_ns: int) -> None:
+        """Drop what no later reference time can need."""
+        in_time_ns, stale_ns = reference_ns + self.contract.wait_ns, reference_ns - self.contract.max_age_ns
+        while len(self.windows) > 1:
+            following = self.windows[1]
+            serves = following.tokens is not None and following.header.receive_ns <= in_time_ns
+            if following.end_ns > reference_ns or not (serves or self.windows[0].lost or following.end_ns < stale_ns):
+                break
+            self.windows.popleft()
+        while len(self.alive) > 1 and self.alive[0][0] < reference_ns - self.contract.liveness_ns:
+            self.alive.popleft()
+
+
+@dataclass(slots=True)
+class AdmissionMachine:
+    """Announcements and tokens in, admissions out, in reference order."""
+
+    contract: Contract
+    clocked: bool = True
+    """A live run's: the clock decides too, and a lost source no longer holds up the end."""
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """What was refused, by stream and reason: ``duplicate``, ``out_of_order``, ``late_announcement``, ``lost_window``."""
+    _lanes: dict[str, _Lane] = field(init=False)
+    _pending: deque[_Pending] = field(default_factory=deque)
+    _last_reference_ns: int | None = None
+    _last_synthetic: bool = False
+    _decided_ns: int = -(2**62)
+
+    def __post_init__(self) -> None:
+        """One lane a stream."""
+        self._lanes = {s.stream: _Lane(s, self.contract.origin_ns) for s in self.contract.streams}
+
+    # -- in -----------------------------------------------------------------------------------------------------
+
+    def announce(self, announcement: Announcement, now_ns: int = 0) -> None:
+        """A source says that a sample exists (or that it is alive, ended or lost)."""
+        header = announcement.header
+        lane = self._lanes[header.stream]
+        if announcement.kind is AnnouncementKind.SAMPLE and not self._accept_sample(lane, header, now_ns):
+            return
+        lane.watermark_ns = max(lane.watermark_ns, announcement.watermark_ns)
+        if announcement.kind is AnnouncementKind.HEARTBEAT:
+            lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
+            lane.alive.append((header.capture_ns, header.receive_ns))
+        elif announcement.kind in (AnnouncementKind.END, AnnouncementKind.LOST):
+            lane.ended = announcement.kind
+        self._advance_by_stamps()
+
+    def _accept_sample(self, lane: _Lane, header: Header, now_ns: int) -> bool:
+        if header.epoch == lane.epoch and header.seq <= lane.seq:
+            self.counts[header.stream, "duplicate"] += 1
+            return False
+        if header.capture_ns <= lane.last_capture_ns:
+            self.counts[header.stream, "out_of_order"] += 1
+            return False
+        if header.capture_ns <= self._decided_ns and header.receive_ns <= self._decided_ns + lane.contract.wait_ns:
+            self.counts[header.stream, "late_announcement"] += 1
+        lane.watermark_ns = max(lane.watermark_ns, header.receive_ns - 1)
+        if header.stream == self.contract.reference_stream:
+            self._reference_sample(header, now_ns)
+        lane.ended = None
+        lane.epoch, lane.seq, lane.last_capture_ns = header.epoch, header.seq, header.capture_ns
+        lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
+        lane.alive.append((header.capture_ns, header.receive_ns))
+        for end_ns in lane.grid.push(header):
+            window = _Window(end_ns, header)
+            window.tokens, window.arrived_ns = lane.early.pop((header.epoch, end_ns), (None, 0))
+            lane.windows.append(window)
+        return True
+
+    def tokens(self, tokens: Tokens, now_ns: int = 0) -> None:
+        """An encoder's output came. The tokens must stay valid: the caller copies what a link only lends."""
+        lane = self._lanes[tokens.header.stream]
+        known = False
+        for window in lane.windows:
+            if window.header.epoch != tokens.header.epoch:
+                continue
+            if window.end_ns == tokens.window_end_ns:
+                window.tokens, window.arrived_ns, known = tokens, now_ns, True
+            elif window.end_ns < tokens.window_end_ns and window.tokens is None and not window.lost:
+                window.lost = True  # links keep order: it was dropped on the way to the encoder
+                self.counts[tokens.header.stream, "lost_window"] += 1
+        if not known and tokens.window_end_ns > self._decided_ns - lane.contract.max_age_ns:
+            lane.early[tokens.header.epoch, tokens.window_end_ns] = (tokens, now_ns)
+            while len(lane.early) > 256:
+                lane.early.pop(next(iter(lane.early)))
+
+    # -- reference times ----------------------------------------------------------------------------------------
+
+    def _append_reference(self, reference_ns: int, *, synthetic: bool, now_ns: int) -> None:
+        self._last_reference_ns, self._last_synthetic = reference_ns, synthetic
+        stop_ns = self.contract.stop_after_ns
+        if stop_ns is None or reference_ns <= stop_ns:
+            self._pending.append(_Pending(reference_ns, synthetic, now_ns))
+
+    def _reference_sample(self, header: Header, now_ns: int) -> None:
+        # Stamps, not arrival, say whether the sample came too late to stop a synthetic time: replay must find the same.
+        self._append_synthetic_before(header.receive_ns, now_ns)
+        last_ns = self._last_reference_ns
+        if self._last_synthetic and last_ns is not None and header.receive_ns <= last_ns + self.contract.period_ns // 2:
+            self.counts[header.stream, "late_announcement"] += 1
+        soonest_ns = 0 if last_ns is None else last_ns + (self.contract.period_ns // 2 if self._last_synthetic else 1)
+        if last_ns is None or header.capture_ns >= soonest_ns:
+            self._append_reference(header.capture_ns, synthetic=False, now_ns=now_ns)
+
+    def _append_synthetic_before(self, heard_ns: int, now_ns: int) -> None:
+        """Nothing of the reference stream was received up to ``heard_ns``: go on at the nominal rate."""
+        period_ns, stop_ns = self.contract.period_ns, self.contract.stop_after_ns
+        while self._last_reference_ns is not None:
+            next_ns = self._last_reference_ns + period_ns
+            if next_ns + period_ns // 2 >= heard_ns or (stop_ns is not None and next_ns > stop_ns):
+                return
+            self._append_reference(next_ns, synthetic=True, now_ns=now_ns)
+
+    def _advance_by_stamps(self) -> None:
+        """Synthetic and fixed-rate reference times that stamps alone call for."""
+        name = self.contract.reference_stream
+        if name is not None and name in self._lanes:
+            lane = self._lanes[name]
+            if lane.ended is not AnnouncementKind.END:
+                self._append_synthetic_before(min(lane.watermark_ns, self._heard_of_all_ns()), 0)
+            return
+        self._append_fixed_rate(self._heard_of_all_ns(), 0)
+
+    def _heard_of_all_ns(self) -> int:
+        """Up to when every stream that has not ended has been heard; past the last one's end, where the log stopped."""
+        running = [lane.watermark_ns for lane in self._lanes.values() if lane.ended is not AnnouncementKind.END]
+        heard_ns = min(running, default=FOREVER_NS)
+        if heard_ns < FOREVER_NS:
+            return heard_ns
+        if self.contract.stop_after_ns is not None:
+            return self.contract.stop_after_ns + self.contract.period_ns
+        return max((lane.spoken_to_ns for lane in self._lanes.values()), default=-(2**62))
+
+    def _append_fixed_rate(self, until_ns: int, now_ns: int) -> None:
+        stop_ns = self.contract.stop_after_ns
+        while True:
+            last_ns = self.contract.origin_ns if self._last_reference_ns is None else self._last_reference_ns
+            next_ns = last_ns + self.contract.period_ns
+            if next_ns > until_ns or (stop_ns is not None and next_ns > stop_ns):
+                return
+            self._append_reference(next_ns, synthetic=self.contract.reference_stream is not None, now_ns=now_ns)
+
+    def _advance_by_clock(self, now_ns: int) -> None:
+        heard_ns = now_ns - self.contract.in_flight_ns
+        name = self.contract.reference_stream
+        if name is None or name not in self._lanes:
+            if any(lane.ended is None for lane in self._lanes.values()):
+                self._append_fixed_rate(heard_ns, now_ns)
+        elif self._lanes[name].ended is not AnnouncementKind.END and not self._all_ended():
+            self._append_synthetic_before(heard_ns, now_ns)
+
+    def _all_ended(self) -> bool:
+        return all(
+            lane.ended is AnnouncementKind.END
+            or (lane.ended is AnnouncementKind.LOST and (self.clocked or lane.watermark_ns >= FOREVER_NS))
+            for lane in self._lanes.values()
+        )
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def due(self, now_ns: int | None) -> Admission | None:
+        """The next admission that can be made, or None. Ask again until None."""
+        if now_ns is not None:
+            self._advance_by_clock(now_ns)
+        if not self._pending:
+            return None
+        head = self._pending[0]
+        if not self._ready(head, now_ns):
+            return None
+        self._pending.popleft()
+        self._decided_ns = head.reference_ns
+        late = now_ns is not None and now_ns > head.reference_ns + self.contract.deadline_ns
+        skipped = late and bool(self._pending) and self._ready(self._pending[0], now_ns)
+        windows = tuple(lane.admit(head.reference_ns) for lane in self._lanes.values())
+        for lane in self._lanes.values():
+            lane.forget(head.reference_ns)
+        return Admission(
+            reference_ns=head.reference_ns,
+            synthetic=head.synthetic,
+            windows=windows,
+            settled_ns=head.settled_ns or 0,
+            complete_ns=head.complete_ns or 0,
+            announced_ns=head.announced_ns,
+            overrun=any(w.admitted.overrun for w in windows),
+            skipped=skipped,
+        )
+
+    def _ready(self, pending: _Pending, now_ns: int | None) -> bool:
+        reference_ns, contract = pending.reference_ns, self.contract
+        settled = all(lane.settled(reference_ns, now_ns, contract.in_flight_ns) for lane in self._lanes.values())
+        complete = all(lane.complete(reference_ns) for lane in self._lanes.values())
+        if settled and pending.settled_ns is None:
+            pending.settled_ns = now_ns or 0
+        if complete and pending.complete_ns is None:
+            pending.complete_ns = now_ns or 0
+        elif not complete:
+            pending.complete_ns = None
+        if settled and complete:
+            return True
+        return now_ns is not None and now_ns >= reference_ns + contract.deadline_ns - contract.reserve_ns
+
+    def next_wake_ns(self, now_ns: int) -> int | None:
+        """When a live run must ask again although nothing arrived; None if only arrivals matter."""
+        contract, wakes = self.contract, []
+        if self._pending:
+            reference_ns = self._pending[0].reference_ns
+            wakes.append(reference_ns + contract.deadline_ns - contract.reserve_ns)
+            wakes += [
+                reference_ns + lane.contract.wait_ns + contract.in_flight_ns
+                for lane in self._lanes.values()
+                if not lane.settled(reference_ns, now_ns, contract.in_flight_ns)
+            ]
+        name = contract.reference_stream
+        if name is None or name not in self._lanes:
+            last_ns = contract.origin_ns if self._last_reference_ns is None else self._last_reference_ns
+            if not self._all_ended():
+                wakes.append(last_ns + contract.period_ns + contract.in_flight_ns)
+        elif self._last_reference_ns is not None and self._lanes[name].ended is not AnnouncementKind.END:
+            if not self._all_ended():
+                wakes.append(self._last_reference_ns + contract.period_ns * 3 // 2 + contract.in_flight_ns + 1)
+        return min(wakes) if wakes else None
+
+    @property
+    def finished(self) -> bool:
+        """No reference time is pending and none can come."""
+        if self._pending:
+            return False
+        name = self.contract.reference_stream
+        if name in self._lanes and self._lanes[name].ended is AnnouncementKind.END:
+            return True
+        return self._all_ended()
+
+    @property
+    def progress_ns(self) -> int:
+        """Up to when all that was announced is dealt with: the credit of a lossless replay."""
+        if self._pending:
+            return self._decided_ns
+        return max(self._decided_ns, min((lane.watermark_ns for lane in self._lanes.values()), default=self._decided_ns))
+
+    @property
+    def decided_ns(self) -> int:
+        """The newest reference time that was admitted."""
+        return self._decided_ns

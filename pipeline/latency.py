@@ -1,0 +1,88 @@
+"""Where a decision's time went, and percentiles over many.
+
+The *critical path* of a decision is that of the input that fusion got last. From the capture of its sample to publication:
+decode, encode and fuse compute, waiting for a late sensor, and the rest, which is the runtime's own share (queueing, links, contention,
+scheduling, policy). Percentiles are HdrHistogram's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.admission import Admission
+from pipeline.messages import Spans
+
+LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS = 1_000, 60_000_000_000, 3
+
+
+def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
+    """The spans of one live decision (all on one host's clock).
+
+    Waiting is the time from the last owed tokens to the instant at which the last stream settled: fusion could have run, but
+    another sensor might still have spoken.
+    """
+    fresh = [w for w in admission.windows if w.tokens is not None and w.arrived_ns >= admission.announced_ns > 0]
+    critical = max(fresh, key=lambda w: w.arrived_ns, default=None)
+    if critical is None or critical.tokens is None:
+        capture_ns, decode_ns, encode_ns, stream = admission.reference_ns, 0, 0, ""
+        complete_ns = admission.announced_ns
+    else:
+        tokens = critical.tokens
+        capture_ns, stream = tokens.header.capture_ns, critical.admitted.stream
+        decode_ns, encode_ns, complete_ns = tokens.decode_ns, tokens.encode_ns, critical.arrived_ns
+    wait_ns = max(0, admission.settled_ns - complete_ns) if admission.settled_ns else 0
+    total_ns = publish_ns - capture_ns
+    return Spans(
+        critical_stream=stream,
+        total_ns=total_ns,
+        decode_ns=decode_ns,
+        encode_ns=encode_ns,
+        fuse_ns=fuse_ns,
+        wait_ns=wait_ns,
+        runtime_ns=total_ns - decode_ns - encode_ns - fuse_ns - wait_ns,
+    )
+
+
+def compute_only(admission: Admission, *, fuse_ns: int) -> Spans:
+    """The spans of a replayed decision: compute alone, since a replay's waiting and queueing say nothing of a live run."""
+    newest = max((w.tokens for w in admission.windows if w.tokens is not None), key=lambda t: t.window_end_ns, default=None)
+    decode_ns, encode_ns = (newest.decode_ns, newest.encode_ns) if newest is not None else (0, 0)
+    return Spans(
+        critical_stream=newest.header.stream if newest is not None else "",
+        total_ns=decode_ns + encode_ns + fuse_ns,
+        decode_ns=decode_ns,
+        encode_ns=encode_ns,
+        fuse_ns=fuse_ns,
+        wait_ns=0,
+        runtime_ns=0,
+    )
+
+
+@dataclass(slots=True)
+class LatencySummary:
+    """Histograms of the latency of decisions and of its parts, in ns."""
+
+    _histograms: dict[str, object] = field(default_factory=dict)
+
+    def add(self, part: str, value_ns: int) -> None:
+        """Count one value; what lies outside 1 µs to 60 s is put at that end."""
+        from hdrh.histogram import HdrHistogram
+
+        histogram = self._histograms.get(part)
+        if histogram is None:
+            histogram = self._histograms[part] = HdrHistogram(LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS)
+        histogram.record_value(min(max(value_ns, LOWEST_NS), HIGHEST_NS))  # type: ignore[attr-defined]
+
+    def percentile_ns(self, part: str, percent: float) -> int | None:
+        """A percentile, or None where there are too few values to carry it (fewer than ten beyond it)."""
+        histogram = self._histograms.get(part)
+        if histogram is None:
+            return None
+        count = histogram.get_total_count()  # type: ignore[attr-defined]
+        if count * (100 - percent) / 100 < 1:
+            return None
+        return int(histogram.get_value_at_percentile(percent))  # type: ignore[attr-defined]
+
+    def parts(self) -> list[str]:
+        """What was counted."""
+        return list(self._histograms)

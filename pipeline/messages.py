@@ -1,0 +1,233 @@
+"""What flows: headers, samples, tokens, announcements, decisions and their receipts.
+
+All times are integer nanoseconds on one host's monotonic clock. Messages are frozen; arrays in them are
+read-only and, when they came over a link, valid only until the handler that received them returns.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOREVER_NS = 2**62
+"""A watermark that nothing passes: the stream has ended."""
+
+
+class Availability(enum.IntEnum):
+    """What admission found of one stream at one reference time. The network's mask is made from it."""
+
+    PRESENT = 0
+    """Tokens no older than the contract's ``max_age``."""
+    QUIET = 1
+    """A sparse stream that is alive and has said nothing within ``max_age``."""
+    STALE = 2
+    """Tokens exist, but all are older than ``max_age``."""
+    STARTING = 3
+    """Samples arrive, but no full window yet."""
+    MISSING = 4
+    """Nothing arrives, or nothing ever did."""
+
+
+class AnnouncementKind(enum.IntEnum):
+    """Why a source speaks to fusion."""
+
+    SAMPLE = 0
+    HEARTBEAT = 1
+    """Alive, nothing to say."""
+    END = 2
+    """An orderly end: nothing will follow."""
+    LOST = 3
+    """The source failed or was unplugged; it may come back under a new epoch."""
+    WATERMARK = 4
+    """Replay only, never in a log: nothing happened, but the reader knows when the next thing will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The stamps of one sample.
+
+    ``capture_ns`` is when the physical event was (of an audio or telemetry block: its **last** row),
+    ``receive_ns`` when this host had it, ``publish_ns`` when the stage before sent it on.
+    ``span_ns`` is how far back from ``capture_ns`` the sample reaches (0 for a frame or a line).
+    ``epoch`` counts the incarnations of the source; ``seq`` rises by one a sample within an epoch.
+    """
+
+    stream: str
+    epoch: int = 0
+    seq: int
+    capture_ns: int
+    receive_ns: int
+    publish_ns: int = 0
+    span_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """A source's word to fusion that a sample exists, sent before the sample is decoded.
+
+    ``watermark_ns``: nothing of this stream that was received at or before this instant will be announced any more.
+    Live sources cannot know more than their last sample's ``receive_ns``; a log's reader knows the next one's.
+    """
+
+    header: Header
+    kind: AnnouncementKind = AnnouncementKind.SAMPLE
+    watermark_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One camera frame: ``image_hwc`` uint8 ``[height, width, 3]``, RGB."""
+
+    header: Header
+    image_hwc: NDArray[np.uint8]
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioBlock:
+    """Mono sound: ``pcm`` int16 ``[samples]`` at the scenario's sample rate."""
+
+    header: Header
+    pcm: NDArray[np.int16]
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryBlock:
+    """Rows of named channels, in the scenario's channel order and units.
+
+    ``times_ns`` int64 ``[rows]`` (rising; the last equals the header's ``capture_ns``),
+    ``values`` float32 ``[rows, channels]`` (0 where invalid, never NaN), ``valid`` bool ``[rows, channels]``.
+    """
+
+    header: Header
+    times_ns: NDArray[np.int64]
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLine:
+    """One line of text, at most 4 KiB of UTF-8."""
+
+    header: Header
+    text: str
+    decode_ns: int = 0
+
+
+Sample = Frame | AudioBlock | TelemetryBlock | TextLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What the recorder gets of one announcement: the announcement itself and the bytes the decoder read for it."""
+
+    announcement: Announcement
+    chunks: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """An encoder's output for one window: ``values`` float32 ``[tokens, channels]``.
+
+    ``window_end_ns`` is where the window ends on its grid; ``header`` is that of the sample that completed it.
+    The three costs are compute on the critical path, for the receipt.
+    """
+
+    header: Header
+    window_end_ns: int
+    values: NDArray[np.float32]
+    decode_ns: int = 0
+    encode_start_ns: int = 0
+    encode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a consumer has come, the credit on which a lossless replay is paced.
+
+    ``stage`` is ``fusion``, ``recorder`` or a stream's name (its encoder); ``event_ns`` is the capture time it has dealt with.
+    """
+
+    stage: str
+    event_ns: int
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What a decision rests on from one stream."""
+
+    stream: str
+    availability: Availability
+    seq: int = -1
+    epoch: int = 0
+    window_end_ns: int = 0
+    age_ns: int = 0
+    overrun: bool = False
+    """Newer tokens were owed, but not encoded in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Where one decision's time went, in ns. Compute is that on the critical path only.
+
+    ``total = decode + encode + fuse + wait + runtime`` holds by construction: ``runtime`` is the remainder, measured from
+    the capture of the last sample on the critical path, and holds queueing, links, scheduling and policy.
+    """
+
+    critical_stream: str
+    total_ns: int
+    decode_ns: int
+    encode_ns: int
+    fuse_ns: int
+    wait_ns: int
+    runtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Which samples, how old, which engines, which config, where the time went."""
+
+    admitted: tuple[Admitted, ...]
+    spans: Spans
+    engines: dict[str, str]
+    """Role to the SHA-256 of the engine that served."""
+    config_sha256: str
+    state_sha256: str
+    overrun: bool = False
+    synthetic: bool = False
+    """The reference time was put in by the runtime because the reference stream fell silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One typed result.
+
+    ``outputs`` maps a head to its calibrated float32 probabilities; ``state`` is the policy's, JSON-serialisable.
+    ``status`` is ``on_time``, ``late`` or ``skipped`` (then there are no outputs).
+    """
+
+    seq: int
+    reference_ns: int
+    publish_ns: int
+    deadline_ns: int
+    status: str
+    action: str
+    outputs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Head to the name of its class after policy."""
+    state: str = ""
+    receipt: Receipt | None = None
+
+    @property
+    def latency_ns(self) -> int:
+        """Publish time less reference time."""
+        return self.publish_ns - self.reference_ns
+
+
+Message = Announcement | Frame | AudioBlock | TelemetryBlock | TextLine | Recording | Tokens | Progress | Decision

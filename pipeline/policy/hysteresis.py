@@ -1,0 +1,60 @@
+"""From calibrated probabilities to an action, with memory: hysteresis first, then the safety ladder.
+
+The whole memory is one value (`PolicyState`), at most K entries keyed by reference time, that serialises to the same JSON
+on every machine. Its hash is in each receipt; a snapshot is in the log every second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyState:
+    """What policy remembers: the action in force, and the last candidates as ``(ns since the first decision, class index)``.
+
+    A class index of -1 is a reference time at which no class was probable enough.
+    """
+
+    action: int = 0
+    recent: tuple[tuple[int, int], ...] = ()
+
+    def to_json(self) -> str:
+        """One canonical line."""
+        return json.dumps({"action": self.action, "recent": self.recent}, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HysteresisPolicy:
+    """A class takes over after ``enter[class]`` reference times in a row at which it is top and at least ``threshold`` probable.
+
+    With no stream present at all the action is ``blind_action`` at once: the network has nothing to go by.
+    """
+
+    labels: tuple[str, ...]
+    enter: Mapping[str, int]
+    threshold: float
+    memory: int
+    blind_action: str
+
+    def step(
+        self, state: PolicyState, since_first_ns: int, probabilities: NDArray[np.float32], *, blind: bool
+    ) -> PolicyState:
+        """The state after one more decision; ``probabilities`` float32 ``[classes]``."""
+        top = int(np.argmax(probabilities))
+        candidate = top if float(probabilities[top]) >= self.threshold else -1
+        recent = (*state.recent, (since_first_ns, candidate))[-self.memory :]
+        if blind:
+            return PolicyState(action=self.labels.index(self.blind_action), recent=recent)
+        needed = self.enter.get(self.labels[candidate], 1) if candidate >= 0 else 0
+        in_a_row = len(recent) >= needed and all(c == candidate for _, c in recent[-needed:]) if needed else False
+        return replace(state, action=candidate if in_a_row else state.action, recent=recent)
+
+    def label(self, state: PolicyState) -> str:
+        """The name of the action in force."""
+        return self.labels[state.action]

@@ -1,0 +1,1 @@
+"""Scenarios: folders that make the runtime do one job."""

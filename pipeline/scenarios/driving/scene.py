@@ -1,0 +1,131 @@
+"""The simulated camera: a low-poly road scene with a rear-view mirror inset, drawn by panda3d's software display.
+
+Needs neither a GPU nor a display; panda3d (the ``sim`` extra) is imported when a `Renderer` is made. A frame is a pure
+function of the drive and the frame's index.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.scenarios.driving.scenery import Ground, Props
+from pipeline.scenarios.driving.world import Drive
+
+WIDTH, HEIGHT = 320, 192
+MIRROR_WIDTH, MIRROR_HEIGHT = 128, 40
+MIRROR_LEFT = (WIDTH - MIRROR_WIDTH) // 2
+FIELD_DEGREES, MIRROR_DEGREES = 50.0, 26.0
+_EYE_M = 1.35
+_NOISE_PIXELS = WIDTH * HEIGHT * 3
+
+
+class Renderer:
+    """Draws simulated camera frames. A context manager; may be used for many drives and be opened again.
+
+    Raises RuntimeError when panda3d is missing or its software display cannot be opened.
+    """
+
+    def __init__(self) -> None:
+        self._drive: Drive | None = None
+        self._noise_base = np.random.Generator(np.random.PCG64(7)).standard_normal(_NOISE_PIXELS * 2, dtype=np.float32)
+        self._noise = np.zeros(0, np.int16)
+
+    def __enter__(self) -> Self:
+        try:
+            import panda3d.core as core
+        except ImportError as error:
+            raise RuntimeError("panda3d is missing: install the extra `sim`") from error
+        core.load_prc_file_data("", "window-type offscreen\nload-display p3tinydisplay\naudio-library-name null")
+        core.load_prc_file_data("", "notify-level-display error\nnotify-level-tinydisplay error")
+        selection = core.GraphicsPipeSelection.get_global_ptr()
+        pipe = selection.make_pipe("TinyOffscreenGraphicsPipe", "p3tinydisplay")
+        if pipe is None:
+            raise RuntimeError("panda3d has no software display: reinstall panda3d (p3tinydisplay)")
+        self._engine = core.GraphicsEngine.get_global_ptr()
+        properties = core.FrameBufferProperties()
+        properties.set_rgb_color(True)
+        properties.set_depth_bits(24)
+        self._buffer = self._engine.make_output(
+            pipe, "camera", 0, properties, core.WindowProperties.size(WIDTH, HEIGHT), core.GraphicsPipe.BF_refuse_window
+        )
+        if self._buffer is None:
+            raise RuntimeError("panda3d could not open its software display")
+        self._texture = core.Texture()
+        self._buffer.add_render_texture(self._texture, core.GraphicsOutput.RTM_copy_ram)
+        self._build(core)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._engine.remove_window(self._buffer)
+        self._root.remove_node()
+        self._drive = None
+
+    def _build(self, core: Any) -> None:
+        self._root = core.NodePath("world")
+        self._root.set_two_sided(True)
+        self._world = self._root.attach_new_node("lit")
+        self._glow = self._root.attach_new_node("glow")
+        self._ground = Ground(core, self._world)
+        self._props = Props(core, self._world, self._glow)
+        self._regions = []
+        span = (MIRROR_LEFT / WIDTH, (MIRROR_LEFT + MIRROR_WIDTH) / WIDTH, 1 - MIRROR_HEIGHT / HEIGHT, 1.0)
+        views = (
+            ("front", (0.0, 1.0, 0.0, 1.0), FIELD_DEGREES, WIDTH / HEIGHT, 0.0),
+            ("mirror", span, MIRROR_DEGREES, MIRROR_WIDTH / MIRROR_HEIGHT, 180.0),
+        )
+        for order, (name, area, degrees, aspect, heading) in enumerate(views):
+            lens = core.PerspectiveLens()
+            lens.set_aspect_ratio(aspect)
+            lens.set_fov(degrees)
+            lens.set_near_far(0.5, 260.0)
+            camera = self._root.attach_new_node(core.Camera(name, lens))
+            camera.set_pos(0.0, 0.0 if heading == 0 else -0.5, _EYE_M)
+            camera.set_hpr(heading, -2.5 if heading == 0 else -1.0, 0)
+            region = self._buffer.make_display_region(*area)
+            region.set_camera(camera)
+            region.set_sort(order)
+            region.set_clear_color_active(True)
+            region.set_clear_depth_active(True)
+            self._regions.append(region)
+
+    def frame(self, drive: Drive, index: int) -> NDArray[np.uint8]:
+        """The simulated frame ``index`` of the drive: uint8 ``[192, 320, 3]``, RGB."""
+        if drive is not self._drive:
+            self._start(drive)
+        self._pose(drive, index)
+        self._engine.render_frame()
+        raw = np.frombuffer(self._texture.get_ram_image(), np.uint8).reshape(HEIGHT, WIDTH, -1)
+        image = np.ascontiguousarray(raw[::-1, :, 2::-1])
+        mirror = slice(MIRROR_LEFT, MIRROR_LEFT + MIRROR_WIDTH)
+        image[:MIRROR_HEIGHT, mirror] = image[:MIRROR_HEIGHT, mirror][:, ::-1].copy()
+        image[MIRROR_HEIGHT : MIRROR_HEIGHT + 2, mirror] = 12
+        return self._exposed(image, drive.seed, index)
+
+    def _exposed(self, image: NDArray[np.uint8], seed: int, index: int) -> NDArray[np.uint8]:
+        offset = (seed * 7919 + index * 104729) % _NOISE_PIXELS
+        noisy = self._noise[offset : offset + _NOISE_PIXELS].reshape(image.shape) + image
+        return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
+
+    def _start(self, drive: Drive) -> None:
+        self._drive = drive
+        around = drive.surroundings
+        self._noise = (self._noise_base * around.camera_noise).astype(np.int16)
+        light = around.daylight * (1 - 0.25 * around.rain)
+        grey = min(1.0, 0.5 * around.rain + 120.0 / around.fog_m)
+        sky = tuple(light * ((1 - grey) * blue + grey * 0.72) for blue in (0.45, 0.65, 0.92))
+        for region in self._regions:
+            region.set_clear_color((*sky, 1.0))
+        self._world.set_color_scale(light, light, min(1.0, light * 1.08), 1.0)
+        self._ground.start(drive)
+        self._props.start(drive, sky)
+
+    def _pose(self, drive: Drive, index: int) -> None:
+        curvature = float(drive.curvature_per_m[index])
+        position = float(drive.position_m[index])
+        self._ground.pose(position, curvature)
+        self._props.pose(drive, index)
+
+

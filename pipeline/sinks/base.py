@@ -1,0 +1,35 @@
+"""Where decisions go besides the log: ``--sink URI``."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from pipeline.messages import Decision
+
+
+class SinkError(Exception):
+    """A sink cannot be used: one line that names the URI and the fix."""
+
+
+class DecisionSink(Protocol):
+    """Takes decisions as they are made. Never blocks: what it cannot take it counts in ``dropped``."""
+
+    uri: str
+    dropped: int
+
+    def send(self, decision: Decision) -> None:
+        """Pass one decision on."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def open_sink(uri: str) -> DecisionSink:
+    """The sink of a URI (``udp:HOST:PORT``). Raises SinkError for one that is not known or malformed."""
+    scheme, _, target = uri.partition(":")
+    if scheme == "udp":
+        from pipeline.sinks.udp import UdpSink
+
+        return UdpSink(target)
+    raise SinkError(f"--sink {uri}: unknown kind {scheme!r}; use udp:HOST:PORT")

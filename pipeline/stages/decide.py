@@ -1,0 +1,108 @@
+"""The decide stage: from fusion's probabilities to a typed decision with its receipt."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.admission import Admission
+from pipeline.clock import Clock
+from pipeline.latency import attribute, compute_only
+from pipeline.messages import Admitted, Availability, Decision, Receipt
+from pipeline.policy.hysteresis import HysteresisPolicy, PolicyState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What made a decision: engines (role to SHA-256) and config."""
+
+    engines: dict[str, str]
+    config_sha256: str
+
+
+class DecideStage:
+    """Applies policy and writes receipts. Its state is policy's, one serialisable value."""
+
+    def __init__(
+        self,
+        *,
+        policy: HysteresisPolicy,
+        action_head: str,
+        labels: dict[str, tuple[str, ...]],
+        identity: Identity,
+        deadline_ns: int,
+        clock: Clock,
+        live: bool,
+    ) -> None:
+        self._policy, self._action_head, self._labels = policy, action_head, labels
+        self._identity, self._deadline_ns, self._clock, self._live = identity, deadline_ns, clock, live
+        self._state = PolicyState()
+        self._state_json = self._state.to_json()
+        self._first_ns: int | None = None
+        self._seq = 0
+
+    def skip(self, admission: Admission, streams: tuple[Admitted, ...]) -> Decision:
+        """A reference time that a newer one overtook: no outputs, the action in force stands."""
+        return self._decision(admission, streams, {}, fuse_ns=0, skipped=True)
+
+    def decide(
+        self,
+        admission: Admission,
+        streams: tuple[Admitted, ...],
+        outputs: dict[str, NDArray[np.float32]],
+        fuse_ns: int,
+    ) -> Decision:
+        """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``."""
+        if self._first_ns is None:
+            self._first_ns = admission.reference_ns
+        blind = not any(a.availability is Availability.PRESENT for a in streams)
+        since_first_ns = admission.reference_ns - self._first_ns
+        self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], blind=blind)
+        self._state_json = self._state.to_json()
+        return self._decision(admission, streams, outputs, fuse_ns=fuse_ns, skipped=False)
+
+    def _decision(
+        self,
+        admission: Admission,
+        streams: tuple[Admitted, ...],
+        outputs: dict[str, NDArray[np.float32]],
+        *,
+        fuse_ns: int,
+        skipped: bool,
+    ) -> Decision:
+        state_sha256 = hashlib.sha256(self._state_json.encode()).hexdigest()
+        action = self._policy.label(self._state)
+        labels = {head: self._labels[head][int(np.argmax(values))] for head, values in outputs.items()}
+        labels[self._action_head] = action
+        deadline_ns = admission.reference_ns + self._deadline_ns
+        if self._live:
+            publish_ns = self._clock.now_ns()
+            spans = attribute(admission, fuse_ns=fuse_ns, publish_ns=publish_ns)
+            status = "skipped" if skipped else "on_time" if publish_ns <= deadline_ns else "late"
+        else:
+            spans, status = compute_only(admission, fuse_ns=fuse_ns), "replayed"
+            publish_ns = admission.reference_ns + spans.total_ns
+        seq, self._seq = self._seq, self._seq + 1
+        return Decision(
+            seq=seq,
+            reference_ns=admission.reference_ns,
+            publish_ns=publish_ns,
+            deadline_ns=deadline_ns,
+            status=status,
+            action=action,
+            outputs=outputs,
+            labels=labels,
+            state=self._state_json,
+            receipt=Receipt(
+                admitted=streams,
+                spans=spans,
+                engines=self._identity.engines,
+                config_sha256=self._identity.config_sha256,
+                state_sha256=state_sha256,
+                overrun=admission.overrun,
+                synthetic=admission.synthetic,
+            ),
+        )

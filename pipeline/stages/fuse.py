@@ -1,0 +1,112 @@
+"""The fuse stage: announcements and tokens in, decisions out, each at its reference time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.admission import Admission, AdmissionMachine
+from pipeline.clock import Clock
+from pipeline.messages import Admitted, Announcement, Availability, Decision, Message, Progress, Tokens
+from pipeline.stages.decide import DecideStage
+
+PROGRESS_STEP_NS = 20_000_000
+"""How far fusion gets in event time before it tells the sources of a replay again."""
+
+
+class FusionNetwork(Protocol):
+    """An activated fusion engine with its calibration."""
+
+    streams: tuple[str, ...]
+    token_shapes: Mapping[str, tuple[int, int]]
+    """Stream to ``(tokens, channels)``."""
+
+    def probabilities(
+        self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Head to calibrated float32 probabilities ``[classes]``, owned by the caller.
+
+        ``inputs``: ``STREAM_tokens`` float32 ``[tokens, channels]`` each, ``age_s`` float32 ``[streams]``, ``mask`` float32
+        ``[streams, 3]`` one-hot (present, quiet, absent). ``present`` says which streams are, for calibration.
+        """
+        ...
+
+
+class FuseStage:
+    """Admission, then the network, then policy. A live run passes its clock; a replay goes by stamps alone."""
+
+    def __init__(
+        self,
+        *,
+        machine: AdmissionMachine,
+        network: FusionNetwork,
+        decide: DecideStage,
+        clock: Clock,
+        publish: Callable[[Decision], None],
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.machine = machine
+        self._network, self._decide, self._clock = network, decide, clock
+        self._publish, self._progress = publish, progress
+        self._reported_ns = -(2**62)
+        self.decisions = 0
+        self._absent = {s: np.zeros(shape, dtype=np.float32) for s, shape in network.token_shapes.items()}
+
+    def handle(self, message: Message) -> None:
+        """Take one announcement or one window's tokens (copied: a link only lends them)."""
+        now_ns = self._clock.now_ns()
+        if isinstance(message, Announcement):
+            self.machine.announce(message, now_ns)
+        elif isinstance(message, Tokens):
+            self.machine.tokens(replace(message, values=message.values.copy()), now_ns)
+        else:
+            raise TypeError(f"fusion takes announcements and tokens, not {type(message).__name__}")
+
+    def poll(self) -> None:
+        """Decide whatever is due."""
+        while (admission := self.machine.due(self._clock.now_ns() if self.machine.clocked else None)) is not None:
+            self._publish(self._fuse(admission))
+            self.decisions += 1
+            self._report()
+        self._report()
+
+    def next_wake_ns(self) -> int | None:
+        """When to poll again although nothing came (None in replay)."""
+        return self.machine.next_wake_ns(self._clock.now_ns()) if self.machine.clocked else None
+
+    def _fuse(self, admission: Admission) -> Decision:
+        windows = {w.admitted.stream: w for w in admission.windows}
+        streams = tuple(
+            windows[s].admitted if s in windows else Admitted(stream=s, availability=Availability.MISSING)
+            for s in self._network.streams
+        )
+        if admission.skipped:
+            return self._decide.skip(admission, streams)
+        start_ns = self._clock.now_ns()
+        inputs: dict[str, NDArray[Any]] = {}
+        age_s = np.zeros(len(streams), dtype=np.float32)
+        mask = np.zeros((len(streams), 3), dtype=np.float32)
+        for index, admitted in enumerate(streams):
+            window = windows.get(admitted.stream)
+            tokens = window.tokens if window is not None else None
+            inputs[f"{admitted.stream}_tokens"] = self._absent[admitted.stream] if tokens is None else tokens.values
+            age_s[index] = admitted.age_ns / 1e9
+            mask[index, _mask_column(admitted.availability)] = 1.0
+        inputs["age_s"], inputs["mask"] = age_s, mask
+        present = tuple(a.availability is Availability.PRESENT for a in streams)
+        outputs = self._network.probabilities(inputs, present)
+        return self._decide.decide(admission, streams, outputs, self._clock.now_ns() - start_ns)
+
+    def _report(self) -> None:
+        reached_ns = self.machine.progress_ns
+        if self._progress is not None and reached_ns >= self._reported_ns + PROGRESS_STEP_NS:
+            self._reported_ns = reached_ns
+            self._progress(Progress(stage="fusion", event_ns=reached_ns, count=self.decisions))
+
+
+def _mask_column(availability: Availability) -> int:
+    return {Availability.PRESENT: 0, Availability.QUIET: 1}.get(availability, 2)
