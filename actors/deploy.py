@@ -103,7 +103,7 @@ class RayRun:
         return {one.stage: one for one in opened}
 
     def _connect(self, opened: dict[str, Opened]) -> None:
-        edges = edges_of(self._plan)
+        edges = edges_of(self._plan, {stage: o.info for stage, o in opened.items() if o.info is not None})
         links = {stage: self._link_into(stage, edges, opened) for stage in self._actors}
         _get(
             [

@@ -8,6 +8,7 @@ from importlib import metadata
 
 from actors.plan import RunPlan, load_manifests
 from pipeline.clock import wall_offset_ns
+from pipeline.config import SCENARIOS
 from pipeline.logs.writer import LogWriter
 from pipeline.sources.base import StreamInfo
 
@@ -22,6 +23,7 @@ def open_log(plan: RunPlan, infos: Mapping[str, StreamInfo], origin_ns: int) -> 
         "notices": "\n".join(plan.notices),
         "creator": f"chiasm {version()}",
         "scenario_config": plan.scenario.model_dump_json(),
+        **({} if plan.folder.is_relative_to(SCENARIOS) else {"scenario_folder": str(plan.folder.resolve())}),
     }
     if plan.decides:
         manifests = load_manifests(plan.scenario, plan.folder)

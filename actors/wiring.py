@@ -5,17 +5,19 @@ Stages are named ``camera`` … (ingest, by stream), ``encoder`` (or ``encoder.c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from actors.plan import RunPlan
 from pipeline.links.base import EdgeSpec
+from pipeline.sources.base import StreamInfo
 
 LinkKind = Literal["shared_memory", "ray"]
 
 SMALL, LINES = 512, 16 * 1024
-FRAME_BYTES, AUDIO_BYTES = 1280 * 720 * 3, 64 * 1024
+AUDIO_BYTES, PACKET_BYTES = 64 * 1024, 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,28 +53,33 @@ def encoder_stages(plan: RunPlan) -> dict[str, tuple[str, ...]]:
     return stages
 
 
-def edges_of(plan: RunPlan) -> list[Edge]:
-    """Every edge of the run."""
+def edges_of(plan: RunPlan, infos: Mapping[str, StreamInfo]) -> list[Edge]:
+    """Every edge of the run; the memory set aside for frames is that of the frames that the source announced."""
     edges: list[Edge] = []
-    for stream in plan.sources:
+    for stream, info in infos.items():
         if plan.decides:
-            edges += _encoding_edges(plan, stream)
+            edges += _encoding_edges(plan, info)
         if plan.record is not None:
-            edges.append(_edge(stream, "sink", 256, 256 * 1024))
+            raw_bytes = _frame_bytes(info) if info.encoding.codec == "rgb8" else 0
+            edges.append(_edge(stream, "sink", 64, max(PACKET_BYTES if info.kind == "camera" else LINES, raw_bytes)))
     if plan.decides:
         edges.append(_edge("fusion", "sink", 256, LINES))
     return edges
 
 
-def _encoding_edges(plan: RunPlan, stream: str) -> list[Edge]:
-    kind = plan.scenario.streams[stream].kind
+def _frame_bytes(info: StreamInfo) -> int:
+    return info.encoding.width * info.encoding.height * 3 + 1024
+
+
+def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
+    stream = info.stream
     frames = plan.scenario.runtime.frames_in_flight + 2
     capacity, max_bytes = {
-        "camera": (frames, FRAME_BYTES),
+        "camera": (frames, _frame_bytes(info)),
         "microphone": (128, AUDIO_BYTES),
         "telemetry": (128, LINES),
         "text": (128, LINES),
-    }[kind]
+    }[info.kind]
     encoder = encoder_stage(plan, stream)
     edges = [
         _edge(stream, "fusion", 1024, SMALL),

@@ -88,7 +88,7 @@ class VideoDecoder:
         if self._context is None:
             self._context = self._open(reorders=len(packet_chunks) != 1)
         for chunk in packet_chunks:
-            self.feed(chunk)
+            self._feed(chunk)
         if not self._queue:
             raise SourceError(f"{self._info.stream}: {self._info.encoding.codec} gave no frame for a packet; {self._fix}")
         return self._rgb(self._queue.popleft())
@@ -97,12 +97,12 @@ class VideoDecoder:
     def _fix(self) -> str:
         return f"{self._info.origin or 'the recording'} is damaged there, replace it or re-encode it"
 
-    def frames_waiting(self, chunk: bytes, *, reorders: bool) -> int:
-        """Feed one chunk without taking a frame; how many frames wait. For finding out a codec's delay."""
+    def size_after(self, chunk: bytes, *, reorders: bool) -> tuple[int, int] | None:
+        """Feed one chunk without taking a frame; width and height of the first that waits. For finding out a codec's delay."""
         if self._context is None:
             self._context = self._open(reorders=reorders)
-        self.feed(chunk)
-        return len(self._queue)
+        self._feed(chunk)
+        return (self._queue[0].width, self._queue[0].height) if self._queue else None
 
     def _open(self, *, reorders: bool) -> av.VideoCodecContext:
         import av
@@ -115,6 +115,8 @@ class VideoDecoder:
                 raise SourceError(f"{self._info.stream}: {encoding.codec!r} is no video codec")
             context.thread_count = 1
             context.thread_type = "NONE"  # type: ignore[assignment]
+            if encoding.width:  # what the container crops to; the H.264 decoder heeds it where the stream itself says less
+                context.width, context.height = encoding.width, encoding.height
             if encoding.extradata:
                 context.extradata = encoding.extradata
             options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
@@ -126,8 +128,7 @@ class VideoDecoder:
             ) from error
         return context
 
-    def feed(self, chunk: bytes) -> None:
-        """Give the codec one chunk and collect what comes out."""
+    def _feed(self, chunk: bytes) -> None:
         import av
 
         assert self._context is not None
@@ -178,8 +179,7 @@ class VideoDecoder:
             )
         except (av.FFmpegError, ValueError) as error:
             raise SourceError(f"{stream}: cannot convert {frame.format.name} to RGB ({error}); re-encode it as yuv420p") from error
-        image: NDArray[np.uint8] = converted.to_ndarray()
-        return image
+        return np.ascontiguousarray(converted.to_ndarray(), dtype=np.uint8)  # FFmpeg pads lines of uneven length
 
 
 class _PlainDecoder:

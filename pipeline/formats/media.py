@@ -142,11 +142,11 @@ def scan_video(path: str, stream: str) -> VideoScan:
         time_base = _time_base(video, path, stream)
         reads_all = Path(path).stat().st_size <= SCAN_LIMIT_BYTES
         times: list[int] = []
-        last_duration = 0
+        latest = last_duration = 0
         for packet in packets_of(container, video, path, stream):
             pts = pts_of(packet, path, stream)
-            if not times or pts >= max(times[-1], last_duration):
-                last_duration = packet.duration or 0
+            if not times or pts > latest:
+                latest, last_duration = pts, packet.duration or 0
             times.append(pts)
             if not reads_all and len(times) == SCAN_LIMIT_PACKETS:
                 break

@@ -139,11 +139,8 @@ def _columns_of_header(header: list[str], channels: Sequence[Channel], origin: s
 
 
 def _time_of_cell(text: str, column: str, origin: str, row: int) -> int:
-    number = _number_of_cell(text.strip(), column, origin, row)
-    # Whole nanoseconds are read as such: a float64 holds them exactly only up to 2**53.
     stripped = text.strip()
-    exact = column == "time_ns" and re.fullmatch(r"[+-]?[0-9]{1,18}", stripped)
-    time_ns = int(stripped) if exact else round(number * _TIME_SCALES_NS[column])
+    time_ns = round(_number_of_cell(stripped, column, origin, row) * _TIME_SCALES_NS[column])
     if abs(time_ns) > MAX_TIME_NS:
         raise SourceError(
             f"{origin}: row {row}, column {column}: {stripped} is more than a day; times count from "

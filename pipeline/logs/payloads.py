@@ -123,9 +123,7 @@ def _raw_image(info: StreamInfo) -> Payload:
     width, height = info.encoding.width, info.encoding.height
 
     def pack(chunk: bytes, header: Header) -> bytes:
-        message = RawImage(
-            frame_id=info.stream, width=width, height=height, step=3 * width, encoding="rgb8", data=chunk
-        )
+        message = RawImage(frame_id=info.stream, width=width, height=height, step=3 * width, encoding="rgb8", data=chunk)
         stamp(message, header.capture_ns)
         return _serialised(message)
 

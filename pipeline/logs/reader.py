@@ -52,7 +52,7 @@ MAX_STREAMS = 64
 MAX_PENDING_CHUNKS = 4096
 """Most chunks before the announcement they belong to: a reordering video codec needs some tens."""
 
-__all__ = ["LogError", "LogMessage", "LogReader"]
+__all__ = ["LogError", "LogMessage", "LogReader", "parse_decision"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,22 @@ class LogMessage:
     log_time_ns: int
     publish_time_ns: int
     data: memoryview
+
+
+def parse_decision(data: memoryview) -> Decision:
+    """A decision as it lies in a log, its types checked. Raises ValueError."""
+    try:
+        decision = decision_from_json(bytes(data))
+    except OverflowError as error:
+        raise ValueError(f"a number is out of range: {error}") from error
+    times = (decision.seq, decision.reference_ns, decision.publish_ns, decision.deadline_ns)
+    if not all(type(n) is int and abs(n) < 2**62 for n in times):
+        raise ValueError("its times must be 62-bit integers")
+    if not all(isinstance(text, str) for text in (decision.status, decision.action, decision.state)):
+        raise ValueError("status, action and state must be texts")
+    if any(values.ndim != 1 for values in decision.outputs.values()):
+        raise ValueError("an output is not a row of numbers")
+    return decision
 
 
 class LogReader:
@@ -124,7 +140,7 @@ class LogReader:
         """The decisions in log order, with their receipts."""
         for _channel, message in self._messages({DECISIONS_TOPIC}, set()):
             try:
-                decision = decision_from_json(bytes(message.data))
+                decision = parse_decision(message.data)
             except (ValueError, RecursionError) as error:
                 raise self._broken(DECISIONS_TOPIC, error) from error
             yield decision
@@ -148,9 +164,7 @@ class LogReader:
                 data=message.data,
             )
 
-    def _recording(
-        self, data: bytes, payloads: dict[str, Payload], pending: dict[str, list[memoryview]]
-    ) -> Recording | None:
+    def _recording(self, data: bytes, payloads: dict[str, Payload], pending: dict[str, list[memoryview]]) -> Recording | None:
         try:
             announcement, count = announcement_from_json(data)
         except (ValueError, RecursionError) as error:
@@ -166,9 +180,7 @@ class LogReader:
         unpack = payloads[name].unpack
         try:
             recording = Recording(announcement=announcement, chunks=tuple(unpack(chunk) for chunk in chunks))
-        except (
-            Exception
-        ) as error:  # protobuf's DecodeError is not a ValueError, and importing it here would cost its users
+        except Exception as error:  # protobuf's DecodeError is not a ValueError, and importing it here would cost its users
             raise self._broken(name, f"sample {seq}: {error}") from error
         chunks.clear()
         return recording
@@ -256,8 +268,7 @@ class LogReader:
             found = next(found_streams, None)
             if found is None:
                 raise LogError(
-                    f"{self.path}: ends before its streams are described ({len(self.streams)} of {count}); "
-                    "record it again"
+                    f"{self.path}: ends before its streams are described ({len(self.streams)} of {count}); record it again"
                 )
             try:
                 info = stream_info_from_json(bytes(found[1].data))

@@ -143,7 +143,7 @@ def _decompress(packed: bytes, compression: str, size: int) -> bytes:
         except zstandard.ZstdError as error:
             raise ValueError(f"zstd: {error}") from error
     elif compression == "lz4":
-        import lz4.frame  # type: ignore[import-untyped]
+        import lz4.frame
 
         try:
             data = lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size)

@@ -7,15 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.decision_json import decision_from_json
-from pipeline.logs.reader import LogReader
+from pipeline.logs.reader import LogReader, parse_decision
 from pipeline.logs.records import LogError
 from pipeline.logs.schemas import ANNOUNCEMENTS_TOPIC, DECISIONS_TOPIC, announcement_from_json
 from pipeline.messages import Announcement, AnnouncementKind, Decision
 from pipeline.sources.base import StreamInfo
 
 GAP_PERIODS = 1.5
-"""Two samples further apart than this many nominal periods have a gap between them (as the contract counts it)."""
+"""Two samples further apart than this many nominal periods have a gap between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +100,8 @@ def summarise(path: str | Path) -> LogSummary:
                 announcement, _chunks = announcement_from_json(message.data)
                 streams[announcement.header.stream].add(announcement)
             elif message.topic == DECISIONS_TOPIC:
-                decisions.add(decision_from_json(bytes(message.data)))
-        except (ValueError, KeyError, RecursionError) as error:
+                decisions.add(parse_decision(message.data))
+        except (ValueError, KeyError, RecursionError, OverflowError) as error:
             raise LogError(f"{path}: {message.topic}: {error}; the log is broken, replay another copy") from error
     end = log.end
     return LogSummary(

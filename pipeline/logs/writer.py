@@ -126,7 +126,7 @@ class LogWriter:
         if self._file is None:
             raise LogError(f"{self.path}: the log is already closed")
         try:
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
             self._writer.add_metadata(END_RECORD, end)
             self._close_file()
             if self._atomic:
@@ -138,9 +138,7 @@ class LogWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is None:
             return
         try:
@@ -233,13 +231,13 @@ class LogWriter:
 
     def _flush(self) -> None:
         try:
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def _close_file(self) -> None:
         assert self._file is not None
-        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._writer.finish()
         self._file.flush()
         if self._atomic:
             os.fsync(self._file.fileno())  # the name must not outlive the content over a power cut
@@ -255,6 +253,4 @@ class LogWriter:
             self._target.unlink(missing_ok=True)
 
     def _cannot_write(self, error: OSError) -> LogError:
-        return LogError(
-            f"{self.path}: cannot write the log: {error.strerror or error}; choose another place or free space"
-        )
+        return LogError(f"{self.path}: cannot write the log: {error.strerror or error}; choose another place or free space")

@@ -1,5 +1,4 @@
-"""Which source feeds which stream: parses ``--source`` values into `SourceSpec`s, and opens the class that a spec
-names.
+"""Which source feeds which stream: parses ``--source`` values into `SourceSpec`s.
 
 A value is ``STREAM=URI`` or ``BUNDLE=PATH``; the name ends at the first ``=``. A URI is a path, ``device:NAME``,
 ``udp:[HOST:]PORT``, ``log:PATH`` or ``none``, and may end in ``?key=value&key=value``. Only what follows the last
@@ -224,11 +223,13 @@ def _udp_target(name: str, text: str) -> str:
 
 
 def _existing(value: _Value, text: str) -> Path:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves ~nobody alone
     if not text or not os.path.exists(path):
         raise SourceError(
             f"--source {value.name}: no file or folder {text!r}; check the path (looked in {os.getcwd()})"
         )
+    if not path.is_file() and not path.is_dir():
+        raise SourceError(f"--source {value.name}: {text!r} is neither a file nor a folder; give a recording")
     return path
 
 

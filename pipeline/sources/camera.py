@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from pipeline.formats.decode import FLUSH, VideoDecoder, decoder_for, image_size
+from pipeline.formats.decode import FLUSH, VideoDecoder, image_size
 from pipeline.formats.media import VideoScan, ns_from_pts, open_media, packets_of, pts_of, scan_video, video_of
 from pipeline.sources.base import Encoding, Packet, SourceError, SourceSpec, StreamInfo
 
@@ -58,8 +58,8 @@ class VideoFile:
             video = _video(container)
             codec, extradata = _codec_of(video, self._path, self._stream)
             rate = video.average_rate or video.guessed_rate
+            encoding = Encoding(codec=codec, extradata=extradata, width=video.width, height=video.height)
         period_ns = int(1_000_000_000 / rate) if rate else self._scan.min_gap_ns
-        encoding = Encoding(codec=codec, extradata=extradata)
         self.info = replace(self.info, encoding=encoding, period_ns=period_ns, min_gap_ns=self._scan.min_gap_ns)
         self._delay, width, height = self._probe(self._scan)
         self.info = replace(self.info, encoding=replace(encoding, width=width, height=height))
@@ -74,24 +74,24 @@ class VideoFile:
     def _probe(self, scan: VideoScan) -> tuple[int, int, int]:
         """How many packets the decoder wants before the first frame comes out, and the frame's width and height."""
         if scan.in_order:
-            image = None
-            decoder = decoder_for(self.info)
             for _, chunk in self._stored():
-                try:
-                    image = decoder.decode((chunk,))
-                except SourceError:
-                    break
-                return 0, image.shape[1], image.shape[0]
+                size = VideoDecoder(self.info).size_after(chunk, reorders=False)
+                if size:
+                    return 0, *size
+                break
         probe = VideoDecoder(self.info)
         delay = 0
         for _, chunk in self._stored():
-            if probe.frames_waiting(chunk, reorders=True) or delay == MAX_DELAY:
-                break
+            size = probe.size_after(chunk, reorders=True)
+            if size:
+                return delay, *size
             delay += 1
-        else:
-            probe.frames_waiting(FLUSH, reorders=True)
-        image = probe.decode(())
-        return delay, image.shape[1], image.shape[0]
+            if delay == MAX_DELAY:
+                break
+        size = probe.size_after(FLUSH, reorders=True)
+        if size is None:
+            raise SourceError(f"{self._stream}: no frame can be decoded from {self._path!r}; re-encode it as h264")
+        return delay, *size
 
     def _stored(self) -> Iterator[tuple[int, bytes]]:
         """Presentation time and bytes of each packet, in the order of the file."""
@@ -143,10 +143,6 @@ class VideoFile:
                 if self._stopped.is_set():
                     return
                 yield next_packet(is_end=False)
-        # A video shorter than the delay is flushed with its first frame.
-        if 0 < delay and shown == 0 and len(times) < delay + 1:
-            first = next_packet(is_end=False)
-            yield replace(first, chunks=(*first.chunks, FLUSH))
         while times and not self._stopped.is_set():
             yield next_packet(is_end=True)
 

@@ -164,5 +164,6 @@ def _nominal_period_ns(times_ns: NDArray[np.int64], gaps_ns: NDArray[np.int64], 
     """A block's length where rows are denser than that, else the usual time from one packet to the next."""
     if len(gaps_ns) == 0:
         return block_ns
-    row_period_ns = int(np.median(np.diff(times_ns)))
-    return block_ns if row_period_ns <= block_ns else int(np.median(gaps_ns))
+    row_gaps_ns = np.sort(np.diff(times_ns))
+    is_dense = row_gaps_ns[(len(row_gaps_ns) - 1) // 2] <= block_ns
+    return block_ns if is_dense else int(np.sort(gaps_ns)[(len(gaps_ns) - 1) // 2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scenarios.driving.world import FRAME_RATE_HZ, SOURCES, Drive, Episode, Surroundings
+from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, SOURCES, Drive, Episode, Surroundings
 
 CHANNELS = (
     "speed_mps",
@@ -83,8 +83,8 @@ _FILLER_S = 4.5
 def text_lines(drive: Drive) -> list[tuple[float, str]]:
     """The simulated text feed, ``(time_s, line)`` in time order: dispatch, traffic, weather.
 
-    A line comes at or up to 0.6 s before what it is about, and again every 3 s while that lasts. You are told your own road and direction
-    in it. Lines about sirens are stale or wrong 15% of the time, and then consistently so.
+    A line comes at or up to 0.6 s before what it is about, and again every 3 s while that lasts. It names our own road and
+    direction. Lines about sirens are stale or wrong 15% of the time, and then consistently so.
     """
     rng = np.random.Generator(np.random.PCG64([drive.seed, 4]))
     lines: list[tuple[float, str]] = []

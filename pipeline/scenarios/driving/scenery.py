@@ -1,6 +1,6 @@
 """What stands in the simulated scene: ground, traffic, obstacles, lights. Used by `scene.Renderer` only.
 
-Axes as in `world.Drive`: y ahead, x to the right, z up, metres; we are at the origin. ``core`` is the module panda3d.core.
+Axes as in `drive.Drive`: y ahead, x to the right, z up, metres; we are at the origin. ``core`` is the module panda3d.core.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scenarios.driving.world import SOURCES, Drive
+from pipeline.scenarios.driving.drive import SOURCES, Drive
 
 Box = tuple[float, float, float, float, float, float, tuple[float, float, float]]
 """x0, x1, y0, y1, z0, z1, colour."""
@@ -42,10 +42,14 @@ _TOW = [
     (-0.9, 0.9, 2.5, 2.63, 1.3, 1.9, _GLASS),
     (-1.0, 1.0, -2.4, 2.4, 0.0, 0.4, _TYRE),
 ]
-_WALKER = [
-    (-0.22, 0.22, -0.2, 0.2, 0.0, 0.85, (0.15, 0.2, 0.5)),
-    (-0.28, 0.28, -0.2, 0.2, 0.85, 1.45, (0.95, 0.75, 0.1)),
-    (-0.14, 0.14, -0.14, 0.14, 1.45, 1.75, (0.85, 0.65, 0.5)),
+_WALKERS = [
+    box
+    for x in (-0.8, 0.0, 0.8)
+    for box in (
+        (x - 0.22, x + 0.22, -0.2, 0.2, 0.0, 0.85, (0.15, 0.2, 0.5)),
+        (x - 0.32, x + 0.32, -0.2, 0.2, 0.85, 1.45, (0.95, 0.75, 0.1)),
+        (x - 0.14, x + 0.14, -0.14, 0.14, 1.45, 1.75, (0.85, 0.65, 0.5)),
+    )
 ]
 _GANTRY = [
     (2.4, 2.6, -0.1, 0.1, 0.0, 3.7, (0.3, 0.3, 0.3)),
@@ -126,8 +130,7 @@ class Ground:
         divided = [*common, (-14.5, -6.9, tar), (-5.6, 1.75, tar), *lines, (-5.4, -5.2, mark), (-7.2, -7.0, mark)]
         self._sheets = [self._flat(core, parent, plain), self._flat(core, parent, divided)]
         dashes = [
-            [(-1.82, y, 0), (-1.62, y, 0), (-1.62, y + 3.5, 0), (-1.82, y + 3.5, 0)]
-            for y in np.arange(-5, 14) * self._DASH_M
+            [(-1.82, y, 0), (-1.62, y, 0), (-1.62, y + 3.5, 0), (-1.82, y + 3.5, 0)] for y in np.arange(-5, 14) * self._DASH_M
         ]
         self._dashes = _Sheet(core, parent, dashes, [mark] * len(dashes))
         for order, sheet in enumerate([*self._sheets, self._dashes]):
@@ -175,9 +178,9 @@ class Props:
         self._core, self._lit, self._glow = core, lit, glow
         new = self._new
         self._lead_car, self._lead_truck, self._blocker = new(_CARS), new(_TRUCK), new(_TRUCK)
-        self._standing, self._walker, self._gantry = new(_CARS), new(_WALKER), new(_GANTRY)
+        self._standing, self._walkers, self._gantry = new(_CARS), new(_WALKERS, glow), new(_GANTRY)
         self._van, self._tow = new(_VAN), new(_TOW)
-        self._cones = [new(_CONE) for _ in range(8)]
+        self._cones = [new(_CONE, glow) for _ in range(8)]
         self._oncoming = [new(_CARS) for _ in range(3)]
         self._parked = [new(_CARS) for _ in range(_SLOTS)]
         self._trees = [new(_TREE) for _ in range(_SLOTS)]
@@ -195,15 +198,18 @@ class Props:
         path.stash()
         return path
 
-    def start(self, drive: Drive, sky: tuple[float, ...]) -> None:
+    def start(self, drive: Drive) -> None:
         """Paint and place what is the drive's own."""
         rng = np.random.Generator(np.random.PCG64([drive.seed, 1]))
         self._phase = rng.random(64)
-        self._night = drive.surroundings.daylight < 0.4
+        self._night = drive.surroundings.daylight < 0.45
         for car in (*self._oncoming, *self._parked, self._lead_car, self._standing):
             car.set_color_scale(*_PAINT[int(rng.integers(len(_PAINT)))], 1.0)
         for truck in (self._lead_truck, self._blocker):
             truck.set_color_scale(*(rng.uniform(0.45, 0.9, 3)), 1.0)
+        reflected = max(0.65, drive.surroundings.daylight)  # our headlamps on bright clothes and cones
+        for path in (self._walkers, *self._cones):
+            path.set_color_scale(reflected, reflected, reflected, 1.0)
         for house in self._houses:
             tint = rng.uniform(0.35, 0.75)
             house.set_color_scale(tint, tint * rng.uniform(0.85, 1.0), tint * rng.uniform(0.7, 1.0), 1.0)
@@ -300,7 +306,7 @@ class Props:
     def _obstacle(self, drive: Drive, index: int) -> None:
         kind = int(drive.obstacle[index]) if drive.obstacle_visible[index] else 0
         y = float(drive.obstacle_m[index])
-        for path, number in ((self._standing, 1), (self._walker, 2), (self._gantry, 3)):
+        for path, number in ((self._standing, 1), (self._walkers, 2), (self._gantry, 3)):
             if kind == number:
                 self._at(path, 0.0, y + (2.1 if kind == 1 else 0.7))
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scenarios.driving.world import FRAME_RATE_HZ, SIREN_KINDS, SOURCES, Drive
+from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, SIREN_KINDS, SOURCES, Drive
 
 SAMPLE_RATE_HZ = 16_000
 SOUND_MPS = 343.0
@@ -54,7 +54,8 @@ def _span(first: int, last: int, n: int) -> tuple[int, int]:
 def _edges(n: int, fade: int = 1200) -> Samples:
     """A fade at both ends."""
     ramp = np.arange(n, dtype=np.float32)
-    return np.minimum(1.0, np.minimum(ramp, n - 1 - ramp) / fade).astype(np.float32)
+    edges: Samples = np.minimum(1.0, np.minimum(ramp, n - 1 - ramp) / fade).astype(np.float32)
+    return edges
 
 
 def _engine(speed: Samples, rng: np.random.Generator) -> Samples:

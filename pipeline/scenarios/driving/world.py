@@ -8,111 +8,45 @@ light, a pedestrian, a slow zone …) with their decoys. `sample_drive` makes la
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ACTIONS = ("keep", "slow", "yield", "stop")
-KEEP, SLOW, YIELD, STOP = range(4)
-FRAME_RATE_HZ = 20
-STOP_TTC_S = 2.5
-SLOW_TTC_S = 5.0
-MOVING_MPS = 1.0
-"""Below this speed we stand: nobody has to yield."""
+from pipeline.scenarios.driving.drive import (
+    ACTIONS,
+    FRAME_RATE_HZ,
+    MOVING_MPS,
+    OBSTACLES,
+    SIREN_KINDS,
+    SLOW_TTC_S,
+    SOURCES,
+    STOP_TTC_S,
+    Drive,
+    Episode,
+    Surroundings,
+)
 
-SIREN_KINDS = ("wail", "yelp", "hi-lo")
-OBSTACLES = ("none", "car", "pedestrian", "red light")
-SOURCES = ("none", "behind", "ahead", "receding", "cross", "opposite", "parked", "radio", "work lights")
-"""Where a siren or a light bar comes from. ``radio`` has no vehicle, ``work lights`` has no siren."""
+__all__ = [
+    "ACTIONS",
+    "FRAME_RATE_HZ",
+    "MOVING_MPS",
+    "OBSTACLES",
+    "SIREN_KINDS",
+    "SLOW_TTC_S",
+    "SOURCES",
+    "STOP_TTC_S",
+    "Drive",
+    "Episode",
+    "Surroundings",
+    "sample_drive",
+]
+
+KEEP, SLOW, YIELD, STOP = range(4)
 _NONE, _BEHIND, _AHEAD, _RECEDING, _CROSS, _OPPOSITE, _PARKED, _RADIO, _WORK = range(9)
 
 _PAD_S = 150.0
 """Episodes are written past the end of the drive and cut off there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What stays the same over one simulated drive."""
-
-    daylight: float
-    """1 noon, 0.15 night."""
-    rain: float
-    """0 dry to 1 heavy."""
-    fog_m: float
-    """Distance at which contrast has fallen to 1/e."""
-    divider: bool
-    """A barrier lies between the carriageways, so that oncoming vehicles cannot reach us."""
-    camera_noise: float
-    """Standard deviation of the sensor noise in grey levels."""
-    microphone_gain: float
-    noise_level: float
-    """Factor on road, wind and rain noise."""
-    road: str
-    bound: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
-    """One scripted event, for the text feed and for evaluation. ``source`` indexes `SOURCES`."""
-
-    kind: str
-    start_s: float
-    end_s: float
-    source: int = 0
-    said: int = 0
-    """What dispatch says of it: an index of `SOURCES`, 0 where dispatch is silent. Differs from ``source`` where it is stale or wrong."""
-    unit: int = 0
-    vehicle: str = "ambulance"
-    limit_kmh: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drive:
-    """The latents of one simulated drive; all arrays have one entry a frame, ``[n]``.
-
-    Own axes: y ahead, x to the right, metres; NaN where the thing is absent.
-    """
-
-    seed: int
-    duration_s: float
-    surroundings: Surroundings
-    episodes: tuple[Episode, ...]
-    frame_times_s: NDArray[np.float64]
-    emergency: NDArray[np.uint8]
-    """1: a siren vehicle will reach us on our carriageway while we move."""
-    action: NDArray[np.uint8]
-    """Index of `ACTIONS`."""
-    speed_mps: NDArray[np.float64]
-    accel_mps2: NDArray[np.float64]
-    position_m: NDArray[np.float64]
-    curvature_per_m: NDArray[np.float64]
-    """Of the road; positive bends to the right."""
-    siren_source: NDArray[np.uint8]
-    """Index of `SOURCES`."""
-    siren_x_m: NDArray[np.float64]
-    siren_y_m: NDArray[np.float64]
-    siren_audible: NDArray[np.float64]
-    """0 off to 1 on, with short fades."""
-    siren_kind: NDArray[np.uint8]
-    siren_visible: NDArray[np.bool_]
-    """The vehicle and its lights are not hidden by traffic or buildings."""
-    light_colour: NDArray[np.uint8]
-    """0 blue and red, 1 amber, 2 blue alone."""
-    blocker_y_m: NDArray[np.float64]
-    """A truck that hides what is behind it (negative: in the mirror)."""
-    obstacle: NDArray[np.uint8]
-    """Index of `OBSTACLES`."""
-    obstacle_m: NDArray[np.float64]
-    obstacle_visible: NDArray[np.bool_]
-    lead_m: NDArray[np.float64]
-    """A vehicle ahead in our lane that drives as fast as we do."""
-    lead_truck: NDArray[np.bool_]
-    lead_braking: NDArray[np.bool_]
-    horn: NDArray[np.float64]
-    """0 to 1, loudness of a horn near by."""
-    skid: NDArray[np.float64]
-    zone: NDArray[np.bool_]
-    """Cones stand along the road."""
 
 
 def sample_drive(seed: int, duration_s: float) -> Drive:
@@ -132,9 +66,9 @@ def sample_drive(seed: int, duration_s: float) -> Drive:
 
 def _surroundings(rng: np.random.Generator) -> Surroundings:
     return Surroundings(
-        daylight=float(rng.choice([1.0, 0.8, 0.5, 0.25], p=[0.4, 0.25, 0.15, 0.2])),
+        daylight=float(rng.choice([1.0, 0.8, 0.5, 0.35], p=[0.4, 0.25, 0.15, 0.2])),
         rain=float(rng.choice([0.0, 0.4, 1.0], p=[0.6, 0.25, 0.15])),
-        fog_m=float(rng.choice([2000.0, 400.0, 180.0], p=[0.65, 0.25, 0.1])),
+        mist=float(rng.choice([0.0, 0.15, 0.35], p=[0.65, 0.25, 0.1])),
         divider=bool(rng.random() < 0.5),
         camera_noise=float(rng.uniform(1.0, 6.0)),
         microphone_gain=float(rng.uniform(0.7, 1.3)),
@@ -159,10 +93,8 @@ class _Script:
     def __post_init__(self) -> None:
         self.speed = float(self.rng.uniform(7.0, 16.0))
         absent = ("siren_x_m", "siren_y_m", "blocker_y_m", "obstacle_m", "lead_m")
-        present = (
-            "speed_mps emergency slow stop siren_source siren_audible siren_kind siren_visible light_colour obstacle "
-            "obstacle_visible lead_truck lead_braking horn skid zone"
-        ).split()
+        present = ["speed_mps", "emergency", "slow", "stop", "siren_source", "siren_audible", "siren_kind", "siren_visible"]
+        present += ["light_colour", "obstacle", "obstacle_visible", "lead_truck", "lead_braking", "horn", "skid", "zone"]
         for name in absent:
             self.arrays[name] = np.full(self.frames, np.nan)
         for name in present:
@@ -200,7 +132,7 @@ class _Script:
         for index in rng.permutation(len(cards)):
             self.gap()
             cards[index]()
-        extra = [self.emergency, self.emergency, self.emergency, self.siren_decoy, self.light_decoy, self.text_decoy, self.horn_decoy, self.far_obstacle]
+        extra = [self.emergency] * 3 + [self.siren_decoy, self.light_decoy, self.text_decoy, self.horn_decoy, self.far_obstacle]
         self.gap()
         extra[int(rng.integers(len(extra)))]()
 
@@ -268,7 +200,7 @@ class _Script:
         frames = slice(start, end)
         left_s = (passing - np.arange(start, end)) / FRAME_RATE_HZ
         x, y = self._path(source, frames, left_s)
-        visible, said, wrong = self._perceivable(source)
+        visible, said = self._perceivable(source)
         arrays["siren_source"][frames] = source
         arrays["siren_x_m"][frames] = x
         arrays["siren_y_m"][frames] = y
@@ -284,9 +216,7 @@ class _Script:
             arrays["blocker_y_m"][frames] = -rng.uniform(8.0, 11.0) if mirror else rng.uniform(11.0, 16.0)
         self._note("siren" if source != _WORK else "lights", start, passing, source=source, said=said)
 
-    def _path(
-        self, source: int, frames: slice, left_s: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _path(self, source: int, frames: slice, left_s: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         rng = self.rng
         total_s = float(left_s[0])
         if source == _BEHIND:
@@ -307,8 +237,8 @@ class _Script:
             return np.full_like(left_s, np.nan), np.full_like(left_s, np.nan)
         return np.full_like(left_s, 4.6), travelled[-1] + rng.uniform(2.0, 8.0) - travelled
 
-    def _perceivable(self, source: int) -> tuple[bool, int, bool]:
-        """Whether the camera sees it, what dispatch says of it, and whether that is wrong."""
+    def _perceivable(self, source: int) -> tuple[bool, int]:
+        """Whether the camera sees it, and what dispatch says of it."""
         rng = self.rng
         wrong = bool(rng.random() < 0.15)
         # Where dispatch errs traffic hides less, so that the sensors together are nearly certain; 40% are hidden in all.
@@ -319,7 +249,7 @@ class _Script:
             said = int(rng.choice([_CROSS, _OPPOSITE, _NONE])) if ours else int(rng.choice([_BEHIND, _AHEAD]))
         elif source in (_PARKED, _RECEDING) and rng.random() < 0.6:
             said = _AHEAD if source == _PARKED else _BEHIND  # dispatch does not know that it has stopped or passed
-        return visible, said, wrong
+        return visible, said
 
     def _note(self, kind: str, start: int, stop: int, *, source: int = 0, said: int = 0, limit_kmh: int = 0) -> None:
         self.episodes.append(
@@ -466,7 +396,7 @@ class _Script:
         curvature = 0.0016 * np.sin(position / 140 + phase[0]) + 0.0012 * np.sin(position / 57 + phase[1])
         ints = ("siren_source", "siren_kind", "light_colour", "obstacle")
         bools = ("siren_visible", "obstacle_visible", "lead_truck", "lead_braking", "zone")
-        arrays: dict[str, NDArray[np.generic]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for name, values in a.items():
             if name in ("slow", "stop", "emergency"):
                 continue
@@ -479,14 +409,14 @@ class _Script:
             "position_m": position,
             "curvature_per_m": curvature,
         }
-        for values in arrays.values():
-            values.setflags(write=False)
+        for array in arrays.values():
+            array.setflags(write=False)
         return Drive(
             seed=seed,
             duration_s=duration_s,
             surroundings=self.surroundings,
             episodes=tuple(e for e in self.episodes if e.start_s < duration_s),
-            **arrays,  # type: ignore[arg-type]
+            **arrays,
         )
 
 

@@ -23,9 +23,7 @@ from pipeline.sources.base import Encoding, StreamInfo
 
 ORIGIN_NS = 10**12
 STREAMS = [
-    StreamInfo(
-        stream="camera", kind="camera", encoding=Encoding(codec="jpeg", width=8, height=8), period_ns=1, min_gap_ns=0
-    ),
+    StreamInfo(stream="camera", kind="camera", encoding=Encoding(codec="jpeg", width=8, height=8), period_ns=1, min_gap_ns=0),
     StreamInfo(stream="text", kind="text", encoding=Encoding(codec="text"), period_ns=0, min_gap_ns=0),
 ]
 
@@ -108,17 +106,13 @@ def camera_log(*messages: bytes) -> bytes:
     from pipeline.logs.schemas import stream_info_to_json
 
     heads = channel(1, "/streams") + channel(2, "/announcements") + channel(3, "/camera", stream="camera")
-    return (
-        start(stream_count="1") + chunk(heads + message(1, stream_info_to_json(STREAMS[0])) + b"".join(messages)) + END
-    )
+    return start(stream_count="1") + chunk(heads + message(1, stream_info_to_json(STREAMS[0])) + b"".join(messages)) + END
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.floats(0, 1, exclude_max=True))
 @example(0.0)
-def test_cut_anywhere_gives_a_prefix_or_one_line(
-    whole: bytes, scratch: Callable[[bytes], Path], fraction: float
-) -> None:
+def test_cut_anywhere_gives_a_prefix_or_one_line(whole: bytes, scratch: Callable[[bytes], Path], fraction: float) -> None:
     path = scratch(whole[: int(len(whole) * fraction)])
     try:
         log = LogReader(path)
@@ -278,8 +272,9 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 def test_full_disk_is_one_line_and_leaves_nothing_when_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "FLUSH_NS", 0)
     with LogWriter(tmp_path / "a.mcap", scenario="s", origin_ns=0, streams=STREAMS, metadata={}, atomic=True) as log:
-        with open("/dev/full", "wb", buffering=0) as full, pytest.raises(LogError, match="No space left"):
+        with open("/dev/full", "wb", buffering=0) as full:
             os.dup2(full.fileno(), log._file.fileno())  # type: ignore[union-attr]
+        with pytest.raises(LogError, match="No space left"):
             for item in SENT:
                 log.announcement(item)
     assert list(tmp_path.iterdir()) == []

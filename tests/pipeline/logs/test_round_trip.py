@@ -131,9 +131,7 @@ def test_streams_interleaved_over_many_chunks_are_told_apart(tmp_path: Path) -> 
 def test_start_end_decisions_truth_and_snapshots_come_back(tmp_path: Path) -> None:
     path, decision = tmp_path / "a.mcap", a_decision()
     metadata = {"creator": "test", "simulated": "yes"}
-    with LogWriter(
-        path, scenario="driving", origin_ns=ORIGIN_NS, streams=[], metadata=metadata, clock_offset_ns=-5
-    ) as log:
+    with LogWriter(path, scenario="driving", origin_ns=ORIGIN_NS, streams=[], metadata=metadata, clock_offset_ns=-5) as log:
         log.decision(decision)
         log.truth(ORIGIN_NS + 3, {"emergency": 1, "action": "keep"})
         log.snapshot(ORIGIN_NS + 4, "{}")

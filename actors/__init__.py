@@ -1,0 +1,1 @@
+"""Where it runs: thin Ray shells around pipeline's stages, and the same graph inline. Reading the folder is reading the flow."""

@@ -1,0 +1,1 @@
+"""Measurements that keep their raw samples."""

@@ -1,0 +1,153 @@
+"""From arguments to a `RunPlan`: scenario, sources, log, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.plan import RunPlan, load_manifests
+from pipeline.cli.errors import UsageError
+from pipeline.config import Scenario, load_scenario, scenario_folder
+from pipeline.logs.reader import LogReader
+from pipeline.sources.assign import assign_sources, duration_of, open_source
+from pipeline.sources.base import SourceSpec
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, how long it plays (None: until stopped), and the log that holds its ground truth, if one does."""
+
+    plan: RunPlan
+    duration_ns: int | None
+    truth_log: Path | None
+    about: str
+
+
+def parse_duration_s(text: str, option: str) -> float:
+    """``30s``, ``5m``, ``1h`` or bare seconds. Raises UsageError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option} {text!r} is not a duration; write 30s, 5m or 1h")
+    return float(match[1]) * _UNIT_S[match[2] or "s"]
+
+
+def plan_live(
+    scenario_name: str,
+    sources: list[str],
+    overrides: list[str],
+    *,
+    record: Path | None = None,
+    duration: str | None = None,
+    sinks: list[str] | None = None,
+    decides: bool = True,
+) -> Planned:
+    """The plan of a live run. Every source is opened once here, so that what is wrong is said before anything starts."""
+    folder = scenario_folder(scenario_name)
+    scenario = load_scenario(folder, overrides)
+    if record is not None:
+        check_output(record)
+    assigned = assign_sources(scenario.needs(recording=record is not None), sources, _defaults(scenario, folder, bool(sources)))
+    if not assigned.specs:
+        raise UsageError("no stream has a source; give --source STREAM=URI for at least one")
+    if decides:
+        load_manifests(scenario, folder)
+    origins = [_probe(spec) for spec in assigned.specs.values()]
+    for_ns = int(parse_duration_s(duration, "--for") * 1e9) if duration is not None else None
+    plan = RunPlan(
+        scenario=scenario,
+        folder=folder,
+        sources=assigned.specs,
+        record=record,
+        sinks=tuple(sinks or ()),
+        for_ns=for_ns,
+        notices=assigned.notices,
+        decides=decides,
+    )
+    targets = {spec.target for spec in assigned.specs.values() if spec.scheme == "log"}
+    truth_log = Path(targets.pop()) if len(targets) == 1 and not any(s.loop_period_ns for s in assigned.specs.values()) else None
+    return Planned(
+        plan=plan,
+        duration_ns=for_ns if for_ns is not None else _duration_ns(assigned.specs),
+        truth_log=truth_log,
+        about=", ".join(dict.fromkeys(origins)),
+    )
+
+
+def plan_replay(log_path: Path, overrides: list[str], speed: str) -> Planned:
+    """The plan of an event-time replay, with the scenario that the log names."""
+    log = LogReader(log_path)
+    folder = scenario_folder(log.metadata.get("scenario_folder") or log.scenario)
+    scenario = load_scenario(folder, overrides)
+    load_manifests(scenario, folder)
+    foreign = set(log.streams) - set(scenario.streams)
+    if foreign:
+        raise UsageError(f"{log_path}: holds the streams {sorted(foreign)}, which scenario {scenario.name!r} does not have")
+    stop_after_ns = int(log.end["last_reference_ns"]) if log.end and "last_reference_ns" in log.end else None
+    plan = RunPlan(
+        scenario=scenario,
+        folder=folder,
+        sources={
+            stream: SourceSpec(needs=needs, scheme="log", target=str(log_path))
+            for stream, needs in scenario.needs().items()
+            if stream in log.streams
+        },
+        replay_log=log_path,
+        speed=_speed(speed),
+        stop_after_ns=stop_after_ns,
+    )
+    about = ", ".join(dict.fromkeys(i.origin for i in log.streams.values()))
+    return Planned(plan=plan, duration_ns=None, truth_log=log_path, about=about)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a log path that cannot be written or would overwrite something."""
+    if path.exists():
+        raise UsageError(f"{path} exists; remove it or choose another name")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist; make it first")
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < 1e6:
+        raise UsageError(f"--speed {text!r}: write 1, another factor, or max")
+    return speed
+
+
+def _defaults(scenario: Scenario, folder: Path, given: bool) -> dict[str, SourceSpec]:
+    """The scenario's own log, as the sources that serve when none are given."""
+    if scenario.demo_log is None or not (folder / scenario.demo_log).is_file():
+        if given:
+            return {}
+        raise UsageError(f"scenario {scenario.name!r} ships no log to play; give --source STREAM=URI, or chiasm simulate one")
+    demo = str(folder / scenario.demo_log)
+    held = LogReader(demo).streams
+    return {
+        stream: SourceSpec(needs=needs, scheme="log", target=demo)
+        for stream, needs in scenario.needs().items()
+        if stream in held
+    }
+
+
+def _probe(spec: SourceSpec) -> str:
+    """Open and close the source; where it comes from. Devices and sockets are left to the actor that will own them."""
+    if spec.scheme.endswith("-device") or spec.scheme.startswith("udp-"):
+        return spec.target
+    with open_source(spec) as source:
+        return source.info.origin or spec.target
+
+
+def _duration_ns(specs: dict[str, SourceSpec]) -> int | None:
+    spec = next(iter(specs.values()))
+    if spec.loop_period_ns or spec.scheme.endswith("-device") or spec.scheme.startswith("udp-"):
+        return None
+    return duration_of(spec)

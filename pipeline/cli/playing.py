@@ -1,0 +1,126 @@
+"""Plays a plan for the command line: signals, the live view or JSON lines, the summary, the closing line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+from pipeline.cli.errors import RunFailed
+from pipeline.cli.planning import Planned
+from pipeline.cli.view import RunView, console, errors, print_summary
+from pipeline.decision_json import decision_to_json
+from pipeline.logs.reader import LogReader
+from pipeline.logs.truth import TruthComparison, compare_with_truth
+from pipeline.messages import Decision
+from pipeline.sources.base import StreamInfo
+from pipeline.stages.sink import RunSummary
+
+
+class _Run(Protocol):
+    def run(self) -> RunSummary: ...
+    def stop(self) -> None: ...
+
+
+class _Played:
+    """What becomes known when the run begins."""
+
+    origin_ns: int = 0
+
+
+def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
+    """Run the plan to its end or to Ctrl-C, and print what it decided."""
+    out = errors if json_lines else console
+    plan = planned.plan
+    live = not plan.is_replay
+    for notice in plan.notices:
+        out.print(f"[yellow]note:[/yellow] {notice}")
+    played = _Played()
+    title = f"{plan.scenario.title or plan.scenario.name} · {planned.about} · {'inline' if inline else 'Ray'}"
+    view = RunView(title, planned.duration_ns, live=live, to=out) if out.is_terminal else None
+    if view is None:
+        out.print(title)
+
+    def show(decisions: list[Decision]) -> None:
+        if json_lines:
+            sys.stdout.write("".join(decision_to_json(d) + "\n" for d in decisions))
+            sys.stdout.flush()
+        if view is not None:
+            view.add(decisions, played.origin_ns)
+
+    def began(origin_ns: int, _infos: dict[str, StreamInfo]) -> None:
+        played.origin_ns = origin_ns
+
+    run = _make_run(planned, inline=inline, show=show, began=began)
+    started = time.monotonic()
+    with _stopping_on_signals(run), view if view is not None else nullcontext():
+        summary = _finish(run)
+    took_s = time.monotonic() - started
+    comparison = _comparison(planned, summary, played.origin_ns) if plan.decides else None
+    print_summary(summary, comparison, live=live, to=out)
+    span_s = (summary.last_reference_ns - summary.first_reference_ns) / 1e9
+    if not live:
+        out.print(f"{span_s:.1f} s of log in {took_s:.1f} s: {span_s / took_s:.1f}x real time, start and end of the processes included")
+        _say_where_it_was_cut(planned, out)
+    if plan.record is not None:
+        replays = "replays bit for bit" if summary.clean else "was not clean: a replay will differ where it dropped or overran"
+        out.print(f"log: {plan.record} ({replays})" if plan.decides else f"log: {plan.record}")
+    out.print(summary.closing_line())
+
+
+def _make_run(planned: Planned, *, inline: bool, show: Callable[[list[Decision]], None], began: Callable[..., None]) -> _Run:
+    if inline:
+        from actors.inline import InlineRun
+
+        return InlineRun(planned.plan, on_decisions=show, on_start=began)
+    from actors.deploy import RayRun
+
+    return RayRun(planned.plan, on_decisions=show, on_start=began)
+
+
+def _finish(run: _Run) -> RunSummary:
+    try:
+        return run.run()
+    except Exception as error:
+        if type(error).__name__ in ("DeployError", "StageDied"):  # Ray's own module is imported only where it runs
+            raise RunFailed(str(error)) from error
+        raise
+
+
+@contextmanager
+def _stopping_on_signals(run: _Run) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in order; a second one is the default's."""
+    earlier: dict[int, Any] = {}
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, earlier[number])
+        run.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        earlier[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _comparison(planned: Planned, summary: RunSummary, origin_ns: int) -> TruthComparison | None:
+    if planned.truth_log is None:
+        return None
+    log = LogReader(planned.truth_log)
+    scenario = planned.plan.scenario
+    labels = {name: head.labels for name, head in scenario.heads.items()}
+    return compare_with_truth(summary.timeline, origin_ns, log.truth(), log.origin_ns, labels, scenario.policy.action_head)
+
+
+def _say_where_it_was_cut(planned: Planned, out: Any) -> None:
+    assert planned.plan.replay_log is not None
+    log = LogReader(planned.plan.replay_log)
+    if log.end is None:
+        for _ in log.recordings():
+            pass
+        out.print(f"[yellow]note:[/yellow] the log ends without its closing record: {log.truncated_at or 'it was not closed in order'}")

@@ -1,0 +1,23 @@
+"""``chiasm replay``: decide again from a log, in event time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.planning import plan_replay
+from pipeline.cli.playing import play
+from pipeline.cli.run import Inline, Json, Set
+
+
+def replay(
+    log: Annotated[Path, typer.Argument(help="A log that run, record, simulate or import wrote.")],
+    speed: Annotated[str, typer.Option("--speed", help="1 for real time, another factor, or max.")] = "max",
+    inline: Inline = False,
+    set_: Set = None,
+    json_lines: Json = False,
+) -> None:
+    """Replay a log by its own stamps: the same decisions at any speed, inline or on Ray, over either link."""
+    play(plan_replay(log, set_ or [], speed), inline=inline, json_lines=json_lines)

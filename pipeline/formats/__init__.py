@@ -1,0 +1,1 @@
+"""What bytes mean: codecs and container formats, used by sources and importers."""

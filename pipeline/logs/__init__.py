@@ -1,0 +1,1 @@
+"""Recorded runs as MCAP files: writing, reading, comparing, summing up, exporting."""

@@ -1,0 +1,1 @@
+"""Where decisions go besides the log."""

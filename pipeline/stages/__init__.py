@@ -1,0 +1,1 @@
+"""What a loop does with a message: ingest, encode, fuse, decide, sink."""
