@@ -6,6 +6,7 @@ over links (see `actors.wiring`).
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -162,6 +163,8 @@ def start_ray(address: str | None) -> bool:
         return False
     os.environ["RAY_worker_niceness"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray secures its local cluster with a token of its own and says so on stderr at each start; that it does is enough.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         include_dashboard=False,

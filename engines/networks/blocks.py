@@ -1,5 +1,6 @@
 """Small pieces that the networks share."""
 
+# mypy: allow-subclassing-any
 from __future__ import annotations
 
 import torch

@@ -1,8 +1,8 @@
 """Training samples of the simulated drive, cut as the runtime cuts its windows.
 
-A sample is what fusion would get for one reference time: the newest windows with their ages, and the labels of *now*. Drives are
-rendered in worker processes into plain ``.npy`` arrays (memory mapped, never pickled); frames are kept as the views that the camera
-engine's own preprocessing graph makes of them, sound as log-mel.
+A sample is what fusion would get for one reference time: the newest windows with their ages, and the labels of *now*.
+Drives are rendered in worker processes into plain ``.npy`` arrays (memory mapped, never pickled). Frames go through H.264,
+as in a log, and are kept as the views that the camera engine's own preprocessing graph makes of them; sound as log-mel.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.networks import camera, microphone, telemetry, text
+from pipeline.formats.decode import VideoDecoder
 from pipeline.scenarios.driving import feeds, scene, sound, world
+from pipeline.sources.base import Encoding, StreamInfo
+from pipeline.stages.encode import text_bytes
 from pipeline.windows import WindowSpec, sample_and_hold
 
 Array = NDArray[Any]
@@ -36,6 +40,7 @@ FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "text_utf8": ("uint8", (text.BYTES,)),
     "age_s": ("float32", (4,)),
     "spoken": ("uint8", ()),
+    "said": ("uint8", ()),
     "emergency": ("uint8", ()),
     "action": ("uint8", ()),
     "seen_source": ("uint8", ()),
@@ -48,8 +53,18 @@ FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "heard_skid": ("uint8", ()),
     "speed_mps": ("float32", ()),
 }
-"""What is kept of a sample: dtype and shape. ``seen_`` and ``heard_`` are what the sensor alone could tell (auxiliary targets);
-``seen_distance`` is ln metres, NaN without a visible obstacle; ``spoken`` is 0 where no line is young enough."""
+"""What is kept of a sample: dtype and shape. ``seen_`` and ``heard_`` are what the sensor alone could tell (auxiliary
+targets); ``seen_distance`` is ln metres, NaN without a visible obstacle; ``spoken`` is 0 where no line is young enough,
+``said`` the index of what it says in `SAYINGS`."""
+
+SAYINGS = (
+    "from behind", "carriageway, ahead", "has passed", "cross street", "opposite", "parked", "tow truck", "is clear",
+    "slow zone ends", "zone, 30", "zone, 40", "zone, 50", "",
+)  # fmt: skip
+"""Phrases that tell the kinds of lines apart; the last fits any line."""
+
+CRF_CHOICES = (None, 20, 24, 24, 28)
+"""Quality of the drive's H.264 (a log has 24); None: a raw camera."""
 
 WINDOW = WindowSpec(
     kind="telemetry",
@@ -113,8 +128,9 @@ def _render_chunk(folder: Path, drives: list[tuple[int, int]], per_drive: int) -
             drive = world.sample_drive(seed, DRIVE_S)
             rows = slice(place * per_drive, (place + 1) * per_drive)
             moments = _moments(drive, per_drive)
+            compress = _Compression(seed)
             for offset, moment in enumerate(moments):
-                frame = renderer.frame(drive, moment.frame)
+                frame = compress(renderer.frame(drive, moment.frame))
                 for name, view in zip(camera.VIEWS, views.run(list(camera.VIEWS), {"frame_hwc": frame}), strict=True):
                     arrays[name][rows.start + offset] = view[0]
             pcm = torch.from_numpy(np.stack(list(_sound_windows(drive, moments))))
@@ -123,6 +139,46 @@ def _render_chunk(folder: Path, drives: list[tuple[int, int]], per_drive: int) -
             for name, column in _cheap_columns(drive, moments).items():
                 arrays[name][rows] = column
     return len(drives)
+
+
+class _Compression:
+    """What H.264 leaves of single frames, at a quality drawn for the drive, decoded as the runtime decodes."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.Generator(np.random.PCG64([seed, 102]))
+        self._crf = CRF_CHOICES[int(rng.integers(len(CRF_CHOICES)))]
+        if self._crf is None:
+            return
+        import av
+
+        context = av.CodecContext.create("libx264", "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.pix_fmt = scene.WIDTH, scene.HEIGHT, "yuv420p"
+        context.time_base, context.framerate = Fraction(1, world.FRAME_RATE_HZ), Fraction(world.FRAME_RATE_HZ)
+        context.thread_count = 1
+        context.options = {
+            "preset": "veryfast",
+            "tune": "zerolatency",
+            "crf": str(self._crf),
+            "x264-params": "keyint=1:scenecut=0:bframes=0:repeat-headers=1:threads=1",
+        }
+        self._encoder = context
+        encoding = Encoding(codec="av:h264", width=scene.WIDTH, height=scene.HEIGHT)
+        self._decoder = VideoDecoder(
+            StreamInfo(stream="camera", kind="camera", encoding=encoding, period_ns=0, min_gap_ns=0, simulated=True)
+        )
+        self._count = 0
+
+    def __call__(self, image_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._crf is None:
+            return image_hwc
+        import av
+
+        frame = av.VideoFrame.from_ndarray(image_hwc, format="rgb24")
+        frame.pts = self._count
+        self._count += 1
+        packet = b"".join(bytes(p) for p in self._encoder.encode(frame))
+        return self._decoder.decode((packet,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,18 +247,14 @@ def _cheap_columns(drive: world.Drive, moments: list[_Moment]) -> dict[str, Arra
         text_age_s = now_s - float(line_times[latest]) if latest >= 0 else np.inf
         spoken = text_age_s <= TEXT_MAX_AGE_S
         columns["spoken"].append(spoken)
-        columns["text_utf8"].append(text_bytes(lines[latest][1] if spoken else ""))
+        line = lines[latest][1] if spoken else ""
+        columns["said"].append(next(i for i, phrase in enumerate(SAYINGS) if phrase in line))
+        columns["text_utf8"].append(text_bytes(line))
         text_age_s = text_age_s if spoken else 0.0
         columns["age_s"].append((moment.camera_age_s, moment.microphone_age_s, moment.telemetry_age_s, text_age_s))
         for name, target in _targets(drive, moment.now, moment.frame).items():
             columns[name].append(target)
     return {name: np.array(column, FIELDS[name][0]) for name, column in columns.items() if column}
-
-
-def text_bytes(line: str) -> NDArray[np.uint8]:
-    """The line as the engine reads it: UTF-8 cut to 128 bytes on a character boundary, zero padded."""
-    content = line.encode()[: text.BYTES].decode(errors="ignore").encode()
-    return np.frombuffer(content.ljust(text.BYTES, b"\0"), np.uint8)
 
 
 def _targets(drive: world.Drive, now: int, frame: int) -> dict[str, float]:

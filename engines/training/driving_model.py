@@ -1,5 +1,6 @@
 """Everything that learns for the simulated drive: four encoders, the fusion, and heads that exist only while training."""
 
+# mypy: allow-subclassing-any
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from engines.networks.fusion import HEADS, STREAMS, TOKEN_COUNTS, Fusion
 from engines.networks.microphone import MicrophoneEncoder
 from engines.networks.telemetry import TelemetryEncoder
 from engines.networks.text import TextEncoder
+from engines.training.driving_data import SAYINGS
 from pipeline.scenarios.driving.world import OBSTACLES, SOURCES
 
 CLUES: dict[str, tuple[str, int]] = {
@@ -24,6 +26,7 @@ CLUES: dict[str, tuple[str, int]] = {
     "heard_horn": ("microphone", 2),
     "heard_skid": ("microphone", 2),
     "speed_mps": ("telemetry", 1),
+    "said": ("text", len(SAYINGS)),
 }
 """Auxiliary targets: what one sensor alone can tell, from which stream, and how many values (1: a regression)."""
 

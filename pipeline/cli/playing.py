@@ -39,7 +39,7 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     for notice in plan.notices:
         out.print(f"[yellow]note:[/yellow] {notice}")
     played = _Played()
-    title = f"{plan.scenario.title or plan.scenario.name} · {planned.about} · {'inline' if inline else 'Ray'}"
+    title = f"{plan.scenario.name} · {planned.about} · {'inline' if inline else 'Ray'}"
     view = RunView(title, planned.duration_ns, live=live, to=out) if out.is_terminal else None
     if view is None:
         out.print(title)

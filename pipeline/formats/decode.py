@@ -1,7 +1,7 @@
-"""Decoding: from a packet's chunks to an array. The one path, live and in replay, pinned so that the same bytes give the same array.
+"""Decoding: from a packet's chunks to an array. One path, live and in replay: the same bytes give the same array.
 
-Pinned: one thread; errors are raised, not concealed; colour matrix and range as the stream says, or BT.601 below 720 lines and BT.709
-from there where it says nothing (the usual convention); sRGB-range RGB out; swscale's fixed-point YUV to RGB path.
+Pinned: one thread; errors are raised, not concealed; colour matrix and range as the stream says, or where it says nothing
+BT.601 below 720 lines and BT.709 from there (the usual convention); full-range RGB out; swscale's fixed-point YUV to RGB path.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Decoder(Protocol):
     def decode(self, packet_chunks: tuple[bytes, ...]) -> Any:
         """Decode one packet.
 
-        camera: uint8 ``[height, width, 3]`` RGB. microphone: int16 ``[samples]``. telemetry: ``(offsets_ns int64 [rows], values float32
-        [rows, channels], valid bool [rows, channels])``. text: str. Arrays are read-only or fresh. Raises SourceError, naming the
+        camera: uint8 ``[height, width, 3]`` RGB. microphone: int16 ``[samples]``. telemetry: ``(offsets_ns int64 [rows],
+        values float32 [rows, channels], valid bool [rows, channels])``. text: str. Arrays are read-only or fresh. Raises SourceError, naming the
         stream, when the bytes are broken or too large; the next packet may be tried after that.
         """
         ...
@@ -70,8 +70,8 @@ def decoder_for(info: StreamInfo) -> Decoder:
 class VideoDecoder:
     """FFmpeg video. Feeding a packet's chunks must bring out one frame more than the packet before.
 
-    A stream whose first packet has one chunk is in order and decoded without delay. Otherwise the codec reorders, and the decoder waits
-    for as many frames as the stream's profile allows (FFmpeg's ``strict``), so that it never has to guess and drop one.
+    A stream whose first packet has one chunk is in order and decoded without delay. Otherwise the codec reorders, and the
+    decoder waits for as many frames as the stream's profile allows (FFmpeg's ``strict``), so that it never has to guess and drop one.
     """
 
     def __init__(self, info: StreamInfo) -> None:
@@ -114,7 +114,7 @@ class VideoDecoder:
             if not isinstance(context, av.VideoCodecContext):
                 raise SourceError(f"{self._info.stream}: {encoding.codec!r} is no video codec")
             context.thread_count = 1
-            context.thread_type = "NONE"  # type: ignore[assignment]
+            context.thread_type = "NONE"
             if encoding.width:  # what the container crops to; the H.264 decoder heeds it where the stream itself says less
                 context.width, context.height = encoding.width, encoding.height
             if encoding.extradata:
@@ -145,7 +145,8 @@ class VideoDecoder:
                     self._is_drained = False
                 frames = self._context.decode(av.Packet(chunk))
         except av.FFmpegError as error:
-            raise SourceError(f"{self._info.stream}: {self._info.encoding.codec} packet ({error.strerror}); {self._fix}") from error
+            codec = self._info.encoding.codec
+            raise SourceError(f"{self._info.stream}: a broken {codec} packet ({error.strerror}); {self._fix}") from error
         self._queue.extend(frames)
         if len(self._queue) > MAX_QUEUED_FRAMES:
             self._queue.clear()
@@ -178,7 +179,7 @@ class VideoDecoder:
                 threads=1,
             )
         except (av.FFmpegError, ValueError) as error:
-            raise SourceError(f"{stream}: cannot convert {frame.format.name} to RGB ({error}); re-encode it as yuv420p") from error
+            raise SourceError(f"{stream}: cannot turn {frame.format.name} into RGB ({error}); re-encode as yuv420p") from error
         return np.ascontiguousarray(converted.to_ndarray(), dtype=np.uint8)  # FFmpeg pads lines of uneven length
 
 

@@ -44,7 +44,7 @@ class GpmfError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One KLV: ``content`` holds its bytes without padding; ``children`` those of a nest (type ``\\0``). ``offset`` is its first byte."""
+    """One KLV at byte ``offset``: ``content`` holds its bytes without padding; ``children`` are a nest's (type NUL)."""
 
     key: str
     type: str
@@ -63,7 +63,7 @@ class Node:
 class SensorStream:
     """One ``STRM`` of one payload, in physical units: ``values`` float64 ``[samples, elements]``.
 
-    ``total`` is its ``TSMP``, the count of samples since the recording began (-1 if absent); ``axes`` are ``(ORIN, ORIO)`` if given;
+    ``total`` is its ``TSMP``, the count of samples since the recording began (-1 if absent); ``axes`` its ``(ORIN, ORIO)``;
     ``fix`` is a GPS stream's ``GPSF`` (0 none, 2 or 3 dimensions, -1 if absent).
     """
 
@@ -126,7 +126,7 @@ class _Reader:
 def numbers_of(node: Node, complex_type: str = "") -> NDArray[np.float64]:
     """A node's numbers, float64 ``[repeat, elements]``, not scaled; type ``?`` as ``complex_type`` (its ``TYPE``) says.
 
-    Characters and dates inside a complex structure become NaN. Raises GpmfError for a type that is not numeric or sizes that do not fit.
+    Characters and dates inside a complex structure become NaN. Raises GpmfError for other types and sizes that do not fit.
     """
     if node.type == "?":
         return _complex_numbers(node, _expanded(complex_type, node.offset))
@@ -135,7 +135,8 @@ def numbers_of(node: Node, complex_type: str = "") -> NDArray[np.float64]:
     dtype = np.dtype(_DTYPES[node.type])
     if node.size == 0 or node.size % dtype.itemsize:
         raise GpmfError(
-            f"byte {node.offset}: {node.key} has structs of {node.size} bytes, no multiple of type {node.type!r}'s {dtype.itemsize}"
+            f"byte {node.offset}: {node.key} has structs of {node.size} bytes, "
+            f"no multiple of type {node.type!r}'s {dtype.itemsize}"
         )
     raw = np.frombuffer(node.content, dtype=dtype).reshape(node.repeat, node.size // dtype.itemsize)
     return raw.astype(np.float64) / _FIXED_POINT.get(node.type, 1.0)
@@ -218,7 +219,8 @@ def _sensor_stream(stream: Node) -> Iterator[SensorStream]:
         divisors = numbers_of(scale).reshape(-1)
         if len(divisors) not in (1, values.shape[1]) or not np.isfinite(divisors).all() or (divisors == 0).any():
             raise GpmfError(
-                f"byte {scale.offset}: SCAL holds {len(divisors)} divisors (or a zero) for the {values.shape[1]} elements of {data.key}"
+                f"byte {scale.offset}: SCAL holds {len(divisors)} divisors (or a zero) "
+                f"for the {values.shape[1]} elements of {data.key}"
             )
         with np.errstate(all="ignore"):
             values = values / divisors

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def ns_from_pts(pts: int, time_base: Fraction) -> int:
 
 @contextmanager
 def open_media(path: str, stream: str) -> Iterator[InputContainer]:
-    """Open a local media file. Raises SourceError in the name of ``stream`` when it is missing or unreadable, also while it is read."""
+    """Open a local media file. Raises SourceError, naming ``stream``, when it is missing or unreadable, also while it is read."""
     import av
 
     file = Path(path)
@@ -154,7 +155,7 @@ def scan_video(path: str, stream: str) -> VideoScan:
     if not times:
         raise SourceError(f"{stream}: {path!r} has a video track without frames; record it again")
     shown = sorted(times)
-    gaps = [after - before for before, after in zip(shown, shown[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(shown)]
     if gaps and min(gaps) <= 0:
         raise SourceError(f"{stream}: {path!r} has two frames at one time; re-encode it at a constant frame rate")
     end = shown[-1] + (last_duration or (gaps[-1] if gaps else 0))

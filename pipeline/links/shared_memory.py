@@ -30,6 +30,9 @@ _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
 _WORD_BYTES: Final = 8
 """Slices are counted in words, so that every payload starts where any of our arrays may."""
+_SOCKET_PATH_BYTES: Final = 107
+"""What Linux allows for the path of a socket, and the event of a stage is one: ``root/PREFIX`` and at most 40 characters."""
+_SOCKET_NAME_BYTES: Final = 40
 _WAKE_ID: Final = 0
 _STOP_ID: Final = 1
 _FIRST_EDGE_ID: Final = 2
@@ -310,6 +313,9 @@ class SharedMemoryNode:
     def __enter__(self) -> Self:
         import iceoryx2 as iox2
 
+        longest = len(os.fsencode(self._root)) + 1 + len(self._prefix) + _SOCKET_NAME_BYTES
+        if longest > _SOCKET_PATH_BYTES:
+            raise LinkError(f"link root {self._root} is {longest - _SOCKET_PATH_BYTES} bytes too long for sockets in it; use a shorter path")
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._owner:
             (self._root / OWNER_FILE).write_text(_identity(os.getpid()), encoding="ascii")

@@ -364,7 +364,13 @@ def _decode_decision(stream: str, kind: int, numbers: _Numbers, shape: _Shape, p
     if payload.nbytes > MAX_DECISION_BYTES:
         raise LinkError(f"wire decision of {payload.nbytes} bytes: at most {MAX_DECISION_BYTES}")
     decision = decision_from_json(bytes(payload))
-    for output in decision.outputs.values():
+    for name in ("seq", "reference_ns", "publish_ns", "deadline_ns", "status", "action", "labels", "state"):
+        expected = int if name == "seq" or name.endswith("_ns") else dict if name == "labels" else str
+        if type(getattr(decision, name)) is not expected:
+            raise LinkError(f"wire decision: {name} is not of type {expected.__name__}")
+    for head, output in decision.outputs.items():
+        if output.ndim != 1:
+            raise LinkError(f"wire decision: output {head!r} is not a list of numbers")
         output.flags.writeable = False
     return decision
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from pipeline.formats.decode import FLUSH, VideoDecoder, image_size
@@ -66,9 +65,7 @@ class VideoFile:
         self._stopped.clear()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._scan = None
 
     def _probe(self, scan: VideoScan) -> tuple[int, int, int]:
@@ -169,7 +166,7 @@ def _codec_of(video: VideoStream, path: str, stream: str) -> tuple[str, bytes]:
 
 
 class ImageFolder:
-    """``camera=FOLDER``: its PNG or JPEG files in natural order (``2.png`` before ``10.png``), at option ``fps``, 20 Hz unless told."""
+    """``camera=FOLDER``: its PNG or JPEG files in natural order (``2.png`` before ``10.png``), at option ``fps`` (20 Hz)."""
 
     timing: Literal["media", "live"] = "media"
 
@@ -226,9 +223,7 @@ class ImageFolder:
         self._stopped.clear()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._images = []
 
     def _content(self, file: Path) -> bytes:

@@ -8,6 +8,7 @@ a camera that is gone.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -225,12 +226,14 @@ def _open_video_capture(target: str) -> Capture:
 class AudioStamper:
     """When a block's last sample was taken, on the host's clock. Pure.
 
-    PortAudio says how long ago the block's first sample was taken (``currentTime - inputBufferAdcTime``). That
-    jitters by the scheduler's whims, so stamps follow the count of samples and are drawn to what PortAudio says by
-    a sixteenth of the difference a block. Where it says nothing (zero) or jumps, the count alone serves. A jump
-    that stays for half a second is followed, 10 ms a block: samples that are counted as gapless stay so (measured
-    on ALSA's pulse plugin: 250 ms reported for the first half second, then 45 ms, while not one sample was
-    missing). Only where PortAudio reports lost samples do stamps step.
+    PortAudio says how long ago the block's first sample was taken (``currentTime - inputBufferAdcTime``). That jitters by
+    the scheduler's whims, so stamps follow the count of samples and are drawn to what PortAudio says by a sixteenth of
+    the difference a block. Where it says nothing (zero) or jumps, the count alone serves. A jump that stays for half a
+    second is followed, 10 ms a block: samples that are counted as gapless stay so. Only where PortAudio reports lost
+    samples do stamps step.
+
+    At the start it may be wrong for long: ALSA's pulse plugin, measured, reports 250 to 350 ms for the first half second
+    and then 45 ms, while not one sample is missing. `settles` says when to begin.
     """
 
     PULL = 16
@@ -238,14 +241,34 @@ class AudioStamper:
     FOLLOW_AFTER_NS = 500_000_000
     FOLLOW_STEP_NS = 10_000_000
     MAX_AGE_S = 10.0
+    YOUNG_BLOCKS = 2
+    STEADY_S = 0.01
+    SETTLE_FOR_NS = 2_000_000_000
 
-    def __init__(self, rate_hz: int, started_ns: int = 0) -> None:
+    def __init__(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
         self._expected_ns = 0
         self._away_for_ns = 0
-        self.started_ns = started_ns
-        """No sample is older than the stream."""
+        self._settling_ns = 0
+        self._last_age_s = -math.inf
+        self._is_settled = False
         self.fallbacks = 0
+
+    def settles(self, *, current_s: float, adc_s: float, samples: int) -> bool:
+        """Whether stamps can begin.
+
+        Once two blocks in a row are said to be equally old, and at most two blocks old; where PortAudio says nothing; or
+        after 2 s of sound, whatever is said.
+        """
+        self._settling_ns += samples * 1_000_000_000 // self._rate_hz
+        age_s = current_s - adc_s
+        is_steady = (
+            abs(age_s - self._last_age_s) <= self.STEADY_S and age_s * self._rate_hz <= self.YOUNG_BLOCKS * samples
+        )
+        self._last_age_s = age_s
+        if is_steady or adc_s <= 0 or current_s <= 0 or self._settling_ns >= self.SETTLE_FOR_NS:
+            self._is_settled = True
+        return self._is_settled
 
     def capture_ns(self, *, now_ns: int, current_s: float, adc_s: float, samples: int, lost: bool) -> int:
         """The last sample's time for a block of ``samples`` that arrived at ``now_ns``; never after it, rising over
@@ -254,7 +277,7 @@ class AudioStamper:
         length_ns = samples * 1_000_000_000 // self._rate_hz
         age_s = current_s - adc_s
         says = adc_s > 0 and current_s > 0 and 0 <= age_s <= self.MAX_AGE_S
-        measured_ns = max(now_ns - round(age_s * 1e9), self.started_ns) if says else None
+        measured_ns = now_ns - round(age_s * 1e9) if says else None
         first_ns = self._first_ns(measured_ns, now_ns - length_ns, length_ns, lost)
         last_ns = min(first_ns + (samples - 1) * 1_000_000_000 // self._rate_hz, now_ns)
         self._expected_ns = last_ns + 1_000_000_000 // self._rate_hz
@@ -285,8 +308,9 @@ class MicrophoneDevice:
     """``microphone=device:NAME`` (or its number, as PortAudio lists them): int16 mono at the scenario's rate, in
     blocks of ``block_ns``.
 
-    ``overflows`` counts blocks that nobody took in time, ``lost_blocks`` those before which PortAudio lost
-    samples. Option ``latency_ns`` is taken off every capture time.
+    ``overflows`` counts blocks that nobody took in time, ``lost_blocks`` those before which PortAudio lost samples,
+    ``unsettled_blocks`` those at the start that could not be stamped yet. Option ``latency_ns`` is taken off every
+    capture time.
     """
 
     timing: Literal["media", "live"] = "live"
@@ -303,6 +327,7 @@ class MicrophoneDevice:
         self._stopped = threading.Event()
         self._stream: Any = None
         self.lost_blocks = 0
+        self.unsettled_blocks = 0
         self.info = StreamInfo(
             stream=spec.needs.stream,
             kind="microphone",
@@ -342,7 +367,6 @@ class MicrophoneDevice:
                 callback=self._on_block,
                 finished_callback=self._on_finished,
             )
-            self._stamper.started_ns = self._now_ns()
             self._stream.start()
         except (ValueError, sounddevice.PortAudioError) as error:
             self._close()
@@ -385,10 +409,14 @@ class MicrophoneDevice:
         now_ns = self._now_ns()
         lost = bool(status.input_overflow)
         self.lost_blocks += lost
+        current_s, adc_s = when.currentTime, when.inputBufferAdcTime
+        if not self._stamper.settles(current_s=current_s, adc_s=adc_s, samples=frames):
+            self.unsettled_blocks += 1
+            return
         capture_ns = self._stamper.capture_ns(
-            now_ns=now_ns, current_s=when.currentTime, adc_s=when.inputBufferAdcTime, samples=frames, lost=lost
+            now_ns=now_ns, current_s=current_s, adc_s=adc_s, samples=frames, lost=lost
         )
-        span_ns = (frames - 1) * 1_000_000_000 // self._spec.needs.sample_rate_hz
+        span_ns = frames * 1_000_000_000 // self._spec.needs.sample_rate_hz
         self._handover.put(
             Packet(capture_ns=capture_ns - self._latency_ns, arrival_ns=now_ns, span_ns=span_ns, chunks=(bytes(data),))
         )

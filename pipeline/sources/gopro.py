@@ -3,15 +3,16 @@
 What feeds which channel (the first that the track has):
 
 =====================  ================================================================
-speed_mps              GPS5 or GPS9, 2D speed, while there is a fix; a Karma drone's VFRH ground speed, or GLPI horizontal velocity
+speed_mps              GPS5 or GPS9, 2D speed, while there is a fix; a Karma drone's VFRH ground speed, or GLPI velocity
 accel_forward_mps2     ACCL, axis Y
 accel_left_mps2        ACCL, axis -X
 accel_up_mps2          ACCL, axis Z; gravity is in it (about +9.8 at rest)
 yaw_rate_radps         GYRO about Z, counterclockwise from above positive
 =====================  ================================================================
 
-GoPro stores the axes in the order Z, X, Y (named "up/down, right/left, forward/back": the first word is positive) unless ``ORIN`` says
-otherwise: a letter for each stored element, lower case where it is negated. This holds for a camera that is mounted upright and looks ahead.
+GoPro stores the axes in the order Z, X, Y (named "up/down, right/left, forward/back": the first word is positive) unless
+``ORIN`` says otherwise: a letter for each stored element, lower case where it is negated. This holds for a camera that is
+mounted upright and looks ahead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -48,8 +48,8 @@ _SCHEMES: dict[StreamKind, str] = {"camera": "video", "microphone": "audio", "te
 def gopro_specs(path: str, needs: dict[str, StreamNeeds], offset_ns: int = 0) -> dict[str, SourceSpec]:
     """The sources of a GoPro file: for camera, microphone and telemetry the scenario's stream of that kind, where it has one.
 
-    Looping is the caller's choice: `loop_period_ns` gives the period that keeps the three together. Raises SourceError without a GPMF
-    track while the scenario has telemetry, or without video while it has a camera, when the sources are opened.
+    Looping is the caller's choice: `loop_period_ns` gives the period that keeps the three together. Raises nothing: a track
+    that the file lacks is found, with the fix, when its source is entered.
     """
     specs: dict[str, SourceSpec] = {}
     for kind, scheme in _SCHEMES.items():
@@ -122,7 +122,7 @@ _FEEDS: dict[tuple[str, str], tuple[_Feed, ...]] = {
 def rows_from_gopro(path: str, needs: StreamNeeds) -> Rows:
     """The scenario's channels from a file's GPMF track, on the recording's axis (0 is the first video frame).
 
-    A payload's samples are spread evenly over its time in the MP4. Each measurement makes a row, or joins one of the same instant.
+    A payload's samples are spread evenly over its time in the MP4. Each measurement makes a row, or joins one of that instant.
     Raises SourceError when there is no track, a payload is broken, or a required channel is missing.
     """
     payloads = _payloads(path, needs.stream)
@@ -232,9 +232,7 @@ class GoproTelemetry:
         self._stopped.clear()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._stopped.set()
 
     def packets(self) -> Iterator[Packet | None]:
@@ -266,7 +264,8 @@ class GoproTelemetry:
         for turn in count():
             moved = turn_rows.times_ns + turn * period_ns
             if len(held.times_ns) and held.times_ns[-1] // block_ns != moved[0] // block_ns:
-                held = _part(held, 0, 0)  # the track ends before the period: its unfinished block would be too close to the one before
+                # The track ends before the period; its unfinished block would be too close to the one before.
+                held = _part(held, 0, 0)
             rows = Rows(
                 times_ns=np.concatenate([held.times_ns, moved]),
                 values=np.concatenate([held.values, turn_rows.values]),

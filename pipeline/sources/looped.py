@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
-from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 
 from pipeline.formats.decode import FLUSH
@@ -28,8 +27,8 @@ class LoopsItself(Protocol):
 class Looped:
     """Plays ``source`` without end, each pass ``period_ns`` later than the one before.
 
-    What lies past the period, or so close to it that the next pass would begin within the stream's least gap, is left out. Each pass
-    begins with the recording's first packet, for video a keyframe, so that the same decoder goes on.
+    What lies past the period, or so close to it that the next pass would begin within the stream's least gap, is left out.
+    Each pass begins with the recording's first packet, for video a keyframe, so that the same decoder goes on.
     """
 
     def __init__(self, source: Source, period_ns: int) -> None:
@@ -50,10 +49,8 @@ class Looped:
         self.info = replace(info, min_gap_ns=max(info.min_gap_ns - SEAM_SLACK_NS, 0))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._source.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._source.__exit__(*exc)
 
     def packets(self) -> Iterator[Packet | None]:
         """The recording's packets, then those of the next pass, until `stop`."""
@@ -70,9 +67,10 @@ class Looped:
                 if packet is None:
                     continue
                 first_ns = packet.capture_ns if first_ns is None else first_ns
-                if packet.capture_ns + self.info.min_gap_ns > self._period_ns + first_ns or packet.capture_ns >= first_ns + self._period_ns:
+                if packet.capture_ns + max(self.info.min_gap_ns, 1) > first_ns + self._period_ns:
                     break
-                yield self._moved(packet, shift_ns, needs_flush=turn > 0 and is_first and len(packet.chunks) > 1)
+                needs_flush = turn > 0 and is_first and len(packet.chunks) > 1
+                yield self._moved(packet, shift_ns, needs_flush=needs_flush)
                 is_first = False
             if is_first or self._stopped.is_set():  # nothing to repeat
                 return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -66,11 +65,9 @@ class AudioFile:
         self._origin_ns = origin_ns(self._path, self._stream)
         for _ in self._segments():
             return self
-        raise SourceError(f"{self._stream}: {self._path!r} has a sound track without sound; leave it out with {self._stream}=none")
+        raise SourceError(f"{self._stream}: {self._path!r} has a sound track without samples; leave it out: {self._stream}=none")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._stopped.set()
 
     def _sound(self, container: InputContainer) -> AudioStream:
@@ -85,7 +82,7 @@ class AudioFile:
         return self._blocks(self._segments())
 
     def looped_packets(self, period_ns: int) -> Iterator[Packet | None]:
-        """The same again and again without end, each pass cut or filled up to ``period_ns``, with one grid of blocks through all."""
+        """The same without end, each pass cut or filled up to ``period_ns``, with one grid of blocks through all."""
         return self._blocks(self._looped_segments(period_ns))
 
     def _blocks(self, segments: Iterable[Segment]) -> Iterator[Packet | None]:
@@ -162,7 +159,8 @@ def block_samples(needs: StreamNeeds) -> int:
     samples, rest = divmod(needs.block_ns * needs.sample_rate_hz, SECOND_NS)
     if rest or samples < 1:
         raise SourceError(
-            f"{needs.stream}: block_ns {needs.block_ns} is not a whole number of samples at {needs.sample_rate_hz} Hz; choose one that is"
+            f"{needs.stream}: block_ns {needs.block_ns} is not a whole number of samples at {needs.sample_rate_hz} Hz; "
+            "choose one that is"
         )
     return samples
 
@@ -197,7 +195,7 @@ def blocks_of(segments: Iterable[Segment], block: int) -> Iterator[Segment]:
 
 def _placed(place: int, frames: Iterable[AudioFrame]) -> Iterator[Segment]:
     for frame in frames:
-        pcm: NDArray[np.int16] = frame.to_ndarray().reshape(-1)
+        pcm = np.asarray(frame.to_ndarray(), dtype=np.int16).reshape(-1)
         if len(pcm):
             yield place, pcm
         place += len(pcm)

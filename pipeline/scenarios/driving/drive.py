@@ -50,7 +50,7 @@ class Episode:
     end_s: float
     source: int = 0
     said: int = 0
-    """What dispatch says of it: an index of `SOURCES`, 0 where it is silent. Differs from ``source`` where it is stale or wrong."""
+    """What dispatch says of it: an index of `SOURCES`, 0 if silent. Differs from ``source`` where it is stale or wrong."""
     unit: int = 0
     vehicle: str = "ambulance"
     limit_kmh: int = 0

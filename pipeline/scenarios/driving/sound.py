@@ -38,7 +38,8 @@ def pcm(drive: Drive) -> NDArray[np.int16]:
 def _at_rate(values: NDArray[np.float64], n: int) -> Samples:
     """Frame-rate values at the sample rate, linear in between."""
     grid = np.arange(n, dtype=np.float32) * np.float32(FRAME_RATE_HZ / SAMPLE_RATE_HZ)
-    return np.interp(grid, np.arange(len(values)), values).astype(np.float32)
+    resampled: Samples = np.interp(grid, np.arange(len(values)), values).astype(np.float32)
+    return resampled
 
 
 def _runs(on: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -81,7 +82,8 @@ def _coloured(rng: np.random.Generator, exponent: float, low_hz: float, high_hz:
     shape = np.where((hz >= low_hz) & (hz <= high_hz), np.maximum(hz, 1.0) ** -exponent, 0.0)
     spectrum = shape * np.exp(2j * np.pi * rng.random(len(hz)))
     noise = np.fft.irfft(spectrum, n)
-    return (noise / noise.std()).astype(np.float32)
+    unit: Samples = (noise / noise.std()).astype(np.float32)
+    return unit
 
 
 def _tiled(noise: Samples, n: int, start: int = 0) -> Samples:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +38,7 @@ class Run:
     """One run of its own name, and the second processes that take part in it."""
 
     def __init__(self, root_parent: Path) -> None:
-        self.id = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self.id = f"t{secrets.token_hex(4)}"
         self.root = root_parent / self.id
         self.children: list[subprocess.Popen[str]] = []
 
@@ -71,8 +74,16 @@ def kill(child: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    the_run = Run(tmp_path)
+def root_parent() -> Iterator[Path]:
+    """A folder with a short path: the sockets in it have little room for theirs."""
+    folder = Path(tempfile.mkdtemp(prefix="chiasm-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def run(root_parent: Path) -> Iterator[Run]:
+    the_run = Run(root_parent)
     yield the_run
     for child in the_run.children:
         child.kill()
@@ -262,12 +273,12 @@ def test_an_orderly_end_and_a_sweep_leave_nothing_of_the_run(run: Run) -> None:
     assert not run.root.exists()
 
 
-def test_sweep_removes_what_a_killed_process_left(run: Run, tmp_path: Path) -> None:
+def test_sweep_removes_what_a_killed_process_left(run: Run, root_parent: Path) -> None:
     child = run.start("hold")
     assert hear(child) == "ready"
     kill(child)
     assert run.files()
-    bystander = tmp_path / "bystander"
+    bystander = root_parent / "bystander"
     bystander.write_text("stays")
     assert sweep(run.id, run.root) > 0
     assert not run.files()
@@ -275,26 +286,26 @@ def test_sweep_removes_what_a_killed_process_left(run: Run, tmp_path: Path) -> N
     assert bystander.exists()
 
 
-def test_sweep_dead_takes_runs_of_dead_owners_only(run: Run, tmp_path: Path) -> None:
+def test_sweep_dead_takes_runs_of_dead_owners_only(run: Run, root_parent: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.links.shared_memory import SharedMemoryNode\n"
         "SharedMemoryNode(sys.argv[1], Path(sys.argv[2]), owner=True).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    dead = f"{run.id}-dead"
-    command = [sys.executable, "-c", code, dead, str(tmp_path / dead)]
+    dead = f"{run.id}-d"
+    command = [sys.executable, "-c", code, dead, str(root_parent / dead)]
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=False).returncode == -9
-    (tmp_path / "not ours").mkdir()
-    (tmp_path / "unowned").mkdir()
+    (root_parent / "not ours").mkdir()
+    (root_parent / "unowned").mkdir()
     with run.node(owner=True) as node:
         inbox, outlet = node.inbox("encoder", [FORTH]), node.outlet(FORTH, "encoder")
-        assert sweep_dead(tmp_path) == [dead]
-        assert not (tmp_path / dead).exists()
+        assert sweep_dead(root_parent) == [dead]
+        assert not (root_parent / dead).exists()
         assert not list(MEMORY_FOLDER.glob(f"chiasm_{dead}_*"))
         outlet.send(announcement(1))
         assert seqs(inbox.receive(LONG_NS)) == [1]
-    assert sweep_dead(tmp_path / "absent") == []
-    assert (tmp_path / "not ours").exists()
-    assert (tmp_path / "unowned").exists()
+    assert sweep_dead(root_parent / "absent") == []
+    assert (root_parent / "not ours").exists()
+    assert (root_parent / "unowned").exists()
 
 
 def test_too_little_shared_memory_is_refused_with_size_and_fix(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +327,8 @@ def test_too_little_shared_memory_is_refused_with_size_and_fix(run: Run, monkeyp
 def test_names_and_sizes_out_of_bounds_are_refused(run: Run) -> None:
     with pytest.raises(LinkError, match="run id"):
         SharedMemoryNode("../x", run.root)
+    with pytest.raises(LinkError, match="too long for sockets"), SharedMemoryNode(run.id, run.root / ("x" * 60)):
+        pass
     with pytest.raises(LinkError, match="capacity 0"):
         EdgeSpec(name="a>b", capacity=0, max_bytes=1)
     with pytest.raises(LinkError, match="edge 'a b'"):
@@ -330,8 +343,8 @@ def test_names_and_sizes_out_of_bounds_are_refused(run: Run) -> None:
             node.inbox("b c", [edge])
 
 
-def test_two_runs_at_once_do_not_hear_each_other(run: Run, tmp_path: Path) -> None:
-    other = Run(tmp_path)
+def test_two_runs_at_once_do_not_hear_each_other(run: Run, root_parent: Path) -> None:
+    other = Run(root_parent)
     with run.node() as one, other.node() as two:
         inbox_one, inbox_two = one.inbox("encoder", [FORTH]), two.inbox("encoder", [FORTH])
         outlet = two.outlet(FORTH, "encoder")

@@ -217,3 +217,17 @@ def test_lost_samples_step_at_once():
 
 def test_a_stamp_is_never_after_the_block_arrived():
     assert all(capture <= now for capture, now in stamps([45.0] * 40 + [10.0] * 40))
+
+
+def test_blocks_said_to_be_old_at_the_start_wait_until_they_settle():
+    stamper = AudioStamper(RATE_HZ)
+    ages_ms = [250.0] * 8 + [200.0, 150.0, 100.0, 50.0, 51.0, 400.0]
+    settled = [stamper.settles(current_s=5.0, adc_s=5.0 - age / 1e3, samples=BLOCK) for age in ages_ms]
+    assert settled == [False] * 12 + [True] * 2
+
+
+def test_a_device_that_is_truly_slow_is_believed_after_2_s_and_one_without_times_at_once():
+    stamper = AudioStamper(RATE_HZ)
+    settled = [stamper.settles(current_s=5.0, adc_s=4.7, samples=BLOCK) for _ in range(40)]
+    assert settled == [False] * 39 + [True]
+    assert AudioStamper(RATE_HZ).settles(current_s=0.0, adc_s=0.0, samples=BLOCK)

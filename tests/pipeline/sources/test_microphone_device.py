@@ -75,10 +75,8 @@ def pulse(needs_pulseaudio: None, tmp_path: Path) -> Iterator[Pulse]:
     log = (tmp_path / "pulseaudio.log").open("wb")
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        # pactl itself waits for a server that is starting only as long as the socket is there: ask until it answers.
-        subprocess.run(
-            ["bash", "-c", "until pactl info >/dev/null 2>&1; do sleep 0.05; done"], env=environment, timeout=15, check=True
-        )
+        ask = "until pactl info >/dev/null 2>&1; do sleep 0.05; done"
+        subprocess.run(["bash", "-c", ask], env=environment, timeout=15, check=True)
         yield Pulse(server=server, environment=environment)
     finally:
         server.kill()
@@ -151,18 +149,15 @@ def test_a_tone_played_into_the_sink_is_recorded_with_ordered_stamps(pulse: Puls
     captures, receives, spans = (np.array([block[column] for block in found["blocks"]]) for column in range(3))
     pcm = [np.frombuffer(bytes.fromhex(block[3]), dtype="<i2") for block in found["blocks"]]
     assert {len(block) for block in pcm} == {800}
-    assert set(spans.tolist()) == {799 * 1_000_000_000 // RATE_HZ}
+    assert set(spans.tolist()) == {50_000_000}
 
     spectrum = np.abs(np.fft.rfft(np.concatenate(pcm[-20:]) * np.hanning(20 * 800)))
     assert np.argmax(spectrum) == 1000  # one second: a bin is a hertz
     assert spectrum[1000] > 1000 * np.median(spectrum)
 
     assert (captures <= receives).all()
-    # At most what a jump is followed by: 10 ms a block more than its length, so windows hold together.
-    assert np.diff(captures).min() > 35_000_000
-    assert np.diff(captures).max() < 65_000_000
-    # Settled, stamps are as even as the samples.
-    assert np.abs(np.diff(captures[-8:]) - 50_000_000).max() < 10_000_000
+    assert np.abs(np.diff(captures) - 50_000_000).max() < 10_000_000  # as even as the samples: windows hold together
+    assert (receives - captures).max() < 100_000_000
 
 
 @pytest.mark.timeout(60)
