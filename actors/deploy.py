@@ -6,6 +6,7 @@ over links (see `actors.wiring`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -30,14 +31,15 @@ from actors.supervisor import Supervisor
 from actors.telemetry import TelemetryActor
 from actors.text import TextActor
 from actors.wiring import Edge, LinkKind, RunIdentity, edges_of, encoder_stages
-from pipeline.links.shared_memory import sweep, sweep_dead
+from pipeline.links.shared_memory import SharedMemoryNode, sweep, sweep_dead
 from pipeline.logs.reader import LogReader
 from pipeline.messages import Decision
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import RunSummary
 
 INGEST_ACTORS = {"camera": CameraActor, "microphone": MicrophoneActor, "telemetry": TelemetryActor, "text": TextActor}
-ORIGIN_DELAY_NS = 150_000_000
+ORIGIN_DELAY_NS = 300_000_000
+"""From the call that starts the actors to the run's origin: all loops run by then, also on a busy host."""
 RUNS = Path(tempfile.gettempdir()) / f"chiasm-{os.getuid()}"
 OBJECT_STORE_BYTES = 80 * 2**20
 
@@ -58,8 +60,10 @@ class RayRun:
     ) -> None:
         self._plan, self._on_decisions, self._on_start = plan, on_decisions, on_start
         self._stop = threading.Event()
-        self._identity = RunIdentity(run_id=f"c{os.getpid()}x{uuid.uuid4().hex[:8]}", root=RUNS)
+        run_id = f"c{os.getpid()}x{uuid.uuid4().hex[:6]}"
+        self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
         self._actors: dict[str, Any] = {}
+        self._owner: SharedMemoryNode | None = None
         self._own_ray = False
 
     def stop(self) -> None:
@@ -71,6 +75,7 @@ class RayRun:
         RUNS.mkdir(mode=0o700, exist_ok=True)
         sweep_dead(RUNS)
         try:
+            self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
             opened = self._open()
             infos = {stage: o.info for stage, o in opened.items() if o.info is not None}
@@ -148,7 +153,11 @@ class RayRun:
         else:
             for actor in self._actors.values():
                 ray.kill(actor)
+        if self._owner is not None:
+            self._owner.__exit__(None, None, None)
         sweep(self._identity.run_id, self._identity.root)
+        with contextlib.suppress(OSError):
+            RUNS.rmdir()  # another run of this user may still be in it
 
 
 def start_ray(address: str | None) -> bool:

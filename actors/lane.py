@@ -12,7 +12,7 @@ from pipeline.clock import Clock
 from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.logs.reader import LogReader
-from pipeline.sources.assign import open_source
+from pipeline.sources.opening import open_source
 from pipeline.sources.base import Source, StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
 from pipeline.stages.sink import StageReport

@@ -113,6 +113,8 @@ class StageActor:
                 if link == "shared_memory"
                 else RayOutlet(receiver, edge.spec)
             )
+        gc.collect()
+        gc.freeze()  # a full collection of what start-up left behind would cost 30 ms in the middle of a run
 
     def start(self, start: Start) -> None:
         """Begin the loop."""
@@ -168,8 +170,6 @@ class StageActor:
         return self._node
 
     def _run(self, start: Start) -> None:
-        gc.collect()
-        gc.freeze()  # a full collection of what start-up left behind would cost 30 ms in the middle of a run
         try:
             self.loop(start)
             for outlet in self.outlets.values():

@@ -193,7 +193,7 @@ class AdmissionMachine:
             lane.alive.append((header.capture_ns, header.receive_ns))
         elif announcement.kind in (AnnouncementKind.END, AnnouncementKind.LOST):
             lane.ended = announcement.kind
-        self._advance_by_stamps()
+        self._advance_by_stamps(now_ns)
 
     def _accept_sample(self, lane: _Lane, header: Header, now_ns: int) -> bool:
         if header.epoch == lane.epoch and header.seq <= lane.seq:
@@ -261,15 +261,15 @@ class AdmissionMachine:
                 return
             self._append_reference(next_ns, synthetic=True, now_ns=now_ns)
 
-    def _advance_by_stamps(self) -> None:
+    def _advance_by_stamps(self, now_ns: int) -> None:
         """Synthetic and fixed-rate reference times that stamps alone call for."""
         name = self.contract.reference_stream
         if name is not None and name in self._lanes:
             lane = self._lanes[name]
             if lane.ended is not AnnouncementKind.END:
-                self._append_synthetic_before(min(lane.watermark_ns, self._heard_of_all_ns()), 0)
+                self._append_synthetic_before(min(lane.watermark_ns, self._heard_of_all_ns()), now_ns)
             return
-        self._append_fixed_rate(self._heard_of_all_ns(), 0)
+        self._append_fixed_rate(self._heard_of_all_ns(), now_ns)
 
     def _heard_of_all_ns(self) -> int:
         """Up to when every stream that has not ended has been heard; past the last one's end, where the log stopped."""

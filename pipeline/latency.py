@@ -18,8 +18,8 @@ LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS = 1_000, 60_000_000_000, 3
 def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
     """The spans of one live decision (all on one host's clock).
 
-    Waiting is the time from the last owed tokens to the instant at which the last stream settled: fusion could have run, but
-    another sensor might still have spoken.
+    Waiting is the delay with which the last sample on the critical path came from its sensor, and the time from the last owed tokens to
+    the instant at which the last stream settled: fusion could have run, but another sensor might still have spoken.
     """
     fresh = [w for w in admission.windows if w.tokens is not None and w.arrived_ns >= admission.announced_ns > 0]
     critical = max(fresh, key=lambda w: w.arrived_ns, default=None)
@@ -30,7 +30,8 @@ def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
         tokens = critical.tokens
         capture_ns, stream = tokens.header.capture_ns, critical.admitted.stream
         decode_ns, encode_ns, complete_ns = tokens.decode_ns, tokens.encode_ns, critical.arrived_ns
-    wait_ns = max(0, admission.settled_ns - complete_ns) if admission.settled_ns else 0
+    delay_ns = critical.tokens.header.delay_ns if critical is not None and critical.tokens is not None else 0
+    wait_ns = delay_ns + (max(0, admission.settled_ns - complete_ns) if admission.settled_ns else 0)
     total_ns = publish_ns - capture_ns
     return Spans(
         critical_stream=stream,

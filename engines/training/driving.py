@@ -69,8 +69,12 @@ def train(
     """
     if not 1 <= drives <= VALIDATION_SEEDS.start:
         raise ValueError(f"drives is {drives}; use 1 to {VALIDATION_SEEDS.start}, validation begins there")
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with tempfile.TemporaryDirectory(prefix="chiasm-train-") as scratch, Progress(*columns, disable=not show_progress) as bars:
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), *times)
+    with (
+        tempfile.TemporaryDirectory(prefix="chiasm-train-") as scratch,
+        Progress(*columns, disable=not show_progress) as bars,
+    ):
         rendering = bars.add_task("rendering", total=drives + len(VALIDATION_SEEDS))
         step = lambda: bars.advance(rendering)  # noqa: E731
         learned = build(Path(scratch) / "train", range(drives), samples_per_drive, processes, step)
@@ -98,6 +102,7 @@ def learn(
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
     rng = np.random.Generator(np.random.PCG64(seed))
     networks = DrivingNetworks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(networks.parameters(), lr=PEAK_RATE / 25, weight_decay=0.03)
@@ -116,7 +121,8 @@ def learn(
             optimizer.step()
             schedule.step()
             on_step()
-    return networks.eval()
+    networks.eval()
+    return networks
 
 
 def class_weights(samples: SampleSet) -> dict[str, Tensor]:
@@ -154,18 +160,18 @@ def mask_from_batch(batch: Mapping[str, Tensor], taken: NDArray[np.bool_]) -> Te
     return torch.eye(3)[torch.from_numpy(state)]
 
 
-@torch.inference_mode()
 def logits_by_subset(networks: DrivingNetworks, samples: SampleSet) -> dict[tuple[bool, ...], dict[str, Logits]]:
     """Fused logits by head for every subset of the streams, float64 ``[samples, classes]``."""
     found: dict[tuple[bool, ...], dict[str, list[Logits]]] = {}
-    for start in range(0, len(samples), 256):
-        batch = batch_from_samples(samples, slice(start, start + 256))
-        tokens = networks.tokens(batch)
-        for present in stream_subsets(len(STREAMS)):
-            taken = np.tile(~np.array(present), (len(batch["action"]), 1))
-            fused = networks.fused(tokens, batch["age_s"], mask_from_batch(batch, taken))
-            for head, logits in fused.items():
-                found.setdefault(present, {}).setdefault(head, []).append(logits.double().numpy())
+    with torch.inference_mode():
+        for start in range(0, len(samples), 256):
+            batch = batch_from_samples(samples, slice(start, start + 256))
+            tokens = networks.tokens(batch)
+            for present in stream_subsets(len(STREAMS)):
+                taken = np.tile(~np.array(present), (len(batch["action"]), 1))
+                fused = networks.fused(tokens, batch["age_s"], mask_from_batch(batch, taken))
+                for head, logits in fused.items():
+                    found.setdefault(present, {}).setdefault(head, []).append(logits.double().numpy())
     return {p: {head: np.concatenate(parts) for head, parts in heads.items()} for p, heads in found.items()}
 
 

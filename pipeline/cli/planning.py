@@ -10,7 +10,8 @@ from actors.plan import RunPlan, load_manifests
 from pipeline.cli.errors import UsageError
 from pipeline.config import Scenario, load_scenario, scenario_folder
 from pipeline.logs.reader import LogReader
-from pipeline.sources.assign import assign_sources, duration_of, open_source
+from pipeline.sources.assign import NOT_VALIDATED, assign_sources
+from pipeline.sources.opening import duration_of, open_source
 from pipeline.sources.base import SourceSpec
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
@@ -25,6 +26,13 @@ class Planned:
     duration_ns: int | None
     truth_log: Path | None
     about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probed:
+    stream: str
+    origin: str
+    simulated: bool
 
 
 def parse_duration_s(text: str, option: str) -> float:
@@ -55,7 +63,11 @@ def plan_live(
         raise UsageError("no stream has a source; give --source STREAM=URI for at least one")
     if decides:
         load_manifests(scenario, folder)
-    origins = [_probe(spec) for spec in assigned.specs.values()]
+    probed = [_probe(spec) for spec in assigned.specs.values()]
+    notices = assigned.notices
+    real = [i.stream for i in probed if not i.simulated]
+    if real and not notices:  # a log says only once it is open whether it was simulated
+        notices = (f"{', '.join(real)}: {NOT_VALIDATED}",)
     for_ns = int(parse_duration_s(duration, "--for") * 1e9) if duration is not None else None
     plan = RunPlan(
         scenario=scenario,
@@ -64,7 +76,7 @@ def plan_live(
         record=record,
         sinks=tuple(sinks or ()),
         for_ns=for_ns,
-        notices=assigned.notices,
+        notices=notices,
         decides=decides,
     )
     targets = {spec.target for spec in assigned.specs.values() if spec.scheme == "log"}
@@ -73,7 +85,7 @@ def plan_live(
         plan=plan,
         duration_ns=for_ns if for_ns is not None else _duration_ns(assigned.specs),
         truth_log=truth_log,
-        about=", ".join(dict.fromkeys(origins)),
+        about=", ".join(dict.fromkeys(i.origin for i in probed)),
     )
 
 
@@ -138,16 +150,18 @@ def _defaults(scenario: Scenario, folder: Path, given: bool) -> dict[str, Source
     }
 
 
-def _probe(spec: SourceSpec) -> str:
-    """Open and close the source; where it comes from. Devices and sockets are left to the actor that will own them."""
-    if spec.scheme.endswith("-device") or spec.scheme.startswith("udp-"):
-        return spec.target
+def _probe(spec: SourceSpec) -> _Probed:
+    """Open and close the source. Devices and sockets are left to the actor that will own them."""
+    if _is_live(spec):
+        return _Probed(stream=spec.needs.stream, origin=f"{spec.scheme} {spec.target}", simulated=False)
     with open_source(spec) as source:
-        return source.info.origin or spec.target
+        return _Probed(stream=spec.needs.stream, origin=source.info.origin or spec.target, simulated=source.info.simulated)
+
+
+def _is_live(spec: SourceSpec) -> bool:
+    return spec.scheme.endswith("-device") or spec.scheme.startswith("udp-")
 
 
 def _duration_ns(specs: dict[str, SourceSpec]) -> int | None:
     spec = next(iter(specs.values()))
-    if spec.loop_period_ns or spec.scheme.endswith("-device") or spec.scheme.startswith("udp-"):
-        return None
-    return duration_of(spec)
+    return None if spec.loop_period_ns or _is_live(spec) else duration_of(spec)

@@ -68,7 +68,7 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     if plan.record is not None:
         replays = "replays bit for bit" if summary.clean else "was not clean: a replay will differ where it dropped or overran"
         out.print(f"log: {plan.record} ({replays})" if plan.decides else f"log: {plan.record}")
-    out.print(summary.closing_line())
+    out.print(summary.closing_line(), soft_wrap=True)
 
 
 def _make_run(planned: Planned, *, inline: bool, show: Callable[[list[Decision]], None], began: Callable[..., None]) -> _Run:

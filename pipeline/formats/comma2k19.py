@@ -85,8 +85,7 @@ def rows_from_segment(path: Path, channels: Sequence[Channel]) -> Rows:
         times_s, values = logs[log.log]
         if values.shape[1] <= log.column:
             raise SourceError(
-                f"{folder / log.log / 'value'}: has {values.shape[1]} columns, expected more than "
-                f"{log.column}; use the original"
+                f"{folder / log.log / 'value'}: has {values.shape[1]} columns, expected more than {log.column}; use the original"
             )
         since_start_s = times_s - start_s
         if len(times_s) and since_start_s[-1] > MAX_SECONDS:
@@ -133,16 +132,13 @@ def _read_log(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     values = _read_array(folder / "value")
     if times.ndim != 1 or values.ndim not in (1, 2) or len(values) != len(times):
         raise SourceError(
-            f"{folder}: t has shape {times.shape} and value {values.shape}; they must have as many "
-            f"rows: use the originals"
+            f"{folder}: t has shape {times.shape} and value {values.shape}; they must have as many rows: use the originals"
         )
     values = values.reshape(len(times), -1)
     for name, array in (("t", times[:, None]), ("value", values)):
         broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
         if len(broken):
-            raise SourceError(
-                f"{folder / name}: row {broken[0]} is not a finite number; remove that row from t and value"
-            )
+            raise SourceError(f"{folder / name}: row {broken[0]} is not a finite number; remove that row from t and value")
     backwards = np.flatnonzero(np.diff(times) < 0)
     if len(backwards):
         raise SourceError(f"{folder / 't'}: row {backwards[0] + 1}: time runs backwards; sort t and value by time")

@@ -82,8 +82,7 @@ def record_times_ns(records: Sequence[Record], fps: float) -> NDArray[np.int64]:
     since_first = [record.index - records[0].index for record in records]
     if since_first[-1] / fps > 86_400:
         raise SourceError(
-            f"the tub's _index runs from {records[0].index} to {records[-1].index}, more than a day "
-            f"at {fps:g} Hz; check it"
+            f"the tub's _index runs from {records[0].index} to {records[-1].index}, more than a day at {fps:g} Hz; check it"
         )
     return np.array([round(index * 1e9 / fps) for index in since_first], dtype=np.int64)
 
@@ -125,9 +124,7 @@ def donkeycar_specs(
     if telemetry is not None:
         lacking = [c.name for c in needs[telemetry].channels if c.required and c.name not in _GIVEN]
         if lacking:
-            notices.append(
-                f"{telemetry}: left out, a donkeycar tub has no {', '.join(lacking)}, which the scenario requires"
-            )
+            notices.append(f"{telemetry}: left out, a donkeycar tub has no {', '.join(lacking)}, which the scenario requires")
         else:
             specs[telemetry] = SourceSpec(
                 needs=needs[telemetry], scheme="donkeycar-telemetry", target=str(folder), options=options
@@ -155,9 +152,7 @@ def _json_lines(path: Path) -> list[tuple[int, Any]]:
         if not text.strip():
             continue
         if len(text) > MAX_LINE_BYTES:
-            raise SourceError(
-                f"{path}: line {line} has {len(text)} bytes, more than {MAX_LINE_BYTES}; use the tub's own catalog"
-            )
+            raise SourceError(f"{path}: line {line} has {len(text)} bytes, more than {MAX_LINE_BYTES}; use the tub's own catalog")
         try:
             parsed.append((line, json.loads(text)))
         except (ValueError, RecursionError) as error:
@@ -179,13 +174,7 @@ def _record(fields: object, catalog: Path, line: int) -> Record:
 
 def _plain_name(name: object, file: Path, line: int) -> str:
     """A file name without a folder, so that a tub cannot reach outside itself."""
-    if (
-        not isinstance(name, str)
-        or not name
-        or len(name) > 255
-        or name in (".", "..")
-        or any(c in name for c in "/\\\0")
-    ):
+    if not isinstance(name, str) or not name or len(name) > 255 or name in (".", "..") or any(c in name for c in "/\\\0"):
         raise SourceError(f"{file}: line {line}: {str(name)[:40]!r} is no plain file name; copy the tub again")
     return name
 
@@ -194,13 +183,6 @@ def _number(fields: dict[str, Any], key: str, catalog: Path, line: int) -> float
     number = fields.get(key)
     if number is None:
         return None
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or not math.isfinite(number)
-        or abs(number) > 1e6
-    ):
-        raise SourceError(
-            f"{catalog}: line {line}: {key} is {str(number)[:40]!r}, not a finite number; remove that line"
-        )
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or abs(number) > 1e6:
+        raise SourceError(f"{catalog}: line {line}: {key} is {str(number)[:40]!r}, not a finite number; remove that line")
     return float(number)

@@ -29,6 +29,8 @@ ORIGIN_PACKETS = 64
 """Presentation may run behind decoding by at most 16 frames, so the earliest frame is among the first packets."""
 
 MAX_PACKETS = 10_000_000
+MAX_MEDIA_NS = 30 * 86_400 * 1_000_000_000
+"""No recording is longer than 30 days; a stamp beyond is damage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,16 @@ def open_media(path: str, stream: str) -> Iterator[InputContainer]:
         raise SourceError(f"{stream}: no file {path!r}; check the path")
     try:
         # Only local files, whatever a playlist inside asks for.
-        container = av.open("file:" + str(file), options={"protocol_whitelist": "file"})
-    except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{stream}: {path!r} {_why_unreadable(file)} ({error.strerror}); copy or record it again") from error
+        container = av.open("file:" + str(file), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{stream}: {path!r} {_why_unreadable(file)} ({reason}); copy or record it again") from error
     with container:
         try:
             yield container
-        except av.FFmpegError as error:
-            raise SourceError(f"{stream}: {path!r} is damaged ({error.strerror}); copy or record it again") from error
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SourceError(f"{stream}: {path!r} is damaged ({reason}); copy or record it again") from error
 
 
 def _why_unreadable(file: Path) -> str:
@@ -161,6 +165,8 @@ def scan_video(path: str, stream: str) -> VideoScan:
     end = shown[-1] + (last_duration or (gaps[-1] if gaps else 0))
     if not reads_all and whole_duration:
         end = shown[0] + whole_duration
+    if ns_from_pts(end - shown[0], time_base) > MAX_MEDIA_NS:
+        raise SourceError(f"{stream}: {path!r} has frames more than 30 days apart; it is damaged, copy or re-encode it")
     return VideoScan(
         frames=len(times),
         origin=shown[0],

@@ -22,9 +22,7 @@ class Rows:
     valid: NDArray[np.bool_]
 
 
-def rows_from_series(
-    series: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]], channels: Sequence[str]
-) -> Rows:
+def rows_from_series(series: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]], channels: Sequence[str]) -> Rows:
     """Lay series of different rates side by side: a row for each instant at which any channel has a value.
 
     ``series``: by channel, times int64 ``[n]`` (never falling) and values float64 ``[n]``, all finite. Nothing is

@@ -69,9 +69,7 @@ def _rows_of_lines(lines: Iterable[str], channels: Sequence[Channel], origin: st
         if len(times_ns) >= MAX_ROWS:
             raise SourceError(f"{origin}: more than {MAX_ROWS} rows; cut the file into parts")
         if len(cells) != columns.width:
-            raise SourceError(
-                f"{origin}: row {row} has {len(cells)} cells, the header {columns.width}; fill or remove that row"
-            )
+            raise SourceError(f"{origin}: row {row} has {len(cells)} cells, the header {columns.width}; fill or remove that row")
         time_ns = _time_of_cell(cells[columns.time], columns.time_name, origin, row)
         if times_ns and time_ns < times_ns[-1]:
             raise SourceError(

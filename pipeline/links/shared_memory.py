@@ -1,8 +1,8 @@
 """The link between two processes of one host: iceoryx2 publish/subscribe on loaned slices, and an event to sleep on.
 
-Each edge is one publish/subscribe service, each receiving stage one event service with an event id an edge. A message is copied once,
-into shared memory; the receiver reads it there. Each run has its own file prefix and root folder, so that one run can be swept
-without touching another.
+Each edge is one publish/subscribe service, each receiving stage one event service with an event id an edge. A message is copied
+once, into shared memory; the receiver reads it there. Each run has its own file prefix and root folder, so that one run can be
+swept without touching another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.links.base import EdgeSpec, LinkError, check_name
 from pipeline.links.wire import HEADER_BYTES, Envelope, WireHeader, decode_with_envelope, encode
 from pipeline.messages import Message
 
-MEMORY_FOLDER: Final = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lies on Linux
+MEMORY_FOLDER: Final = Path("/dev/shm")
 OWNER_FILE: Final = "owner"
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
@@ -51,6 +51,7 @@ _memory_view = ctypes.pythonapi.PyMemoryView_FromMemory
 _memory_view.restype = ctypes.py_object
 _memory_view.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _READ: Final = 0x100  # PyBUF_READ: arrays made from it are read-only
+_WRITE: Final = 0x200  # PyBUF_WRITE
 
 
 def _prefix(run_id: str) -> str:
@@ -69,7 +70,7 @@ def _words(size: int) -> int:
 
 
 def bytes_needed(edge: EdgeSpec) -> int:
-    """The most shared memory that one sender of this edge fills: what waits and what is held, twice (a restart), and one on loan."""
+    """The most shared memory one sender of this edge fills: what waits and what is held, twice (a restart), and one on loan."""
     slots = _MAX_PORTS * (edge.capacity + _batch(edge)) + 1
     return slots * (_words(edge.max_bytes) * _WORD_BYTES + HEADER_BYTES + 64)
 
@@ -88,6 +89,16 @@ def check_memory(needed: int, what: str) -> None:
 def _event_id(edge: str) -> int:
     """An edge's event id, the same in every process. Two edges of a stage may share one: an event only says to look."""
     return _FIRST_EDGE_ID + zlib.crc32(edge.encode()) % (_MAX_EVENT_ID + 1 - _FIRST_EDGE_ID)
+
+
+def _fill(target: memoryview, buffers: list[Any]) -> None:
+    """Copy the buffers one after another into ``target``."""
+    start = 0
+    for buffer in buffers:
+        size = buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
+        if size:  # an empty array has no bytes to cast
+            target[start : start + size] = memoryview(buffer).cast("B")
+        start += size
 
 
 class SharedMemoryOutlet:
@@ -114,9 +125,10 @@ class SharedMemoryOutlet:
             raise LinkError(f"edge {self.edge}: it is closed")
         if not self._start_ns:
             self._start_ns = time.monotonic_ns()
-        envelope = Envelope(sender=self._sender, sender_start_ns=self._start_ns, count=self._count)
-        header, buffers = encode(message, envelope)
-        words = _words(sum(b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers))
+        header, buffers = encode(message, Envelope(self._sender, self._start_ns, self._count))
+        words = 1
+        if buffers:
+            words = _words(sum([b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers]))
         if words > self._room_words:
             self._grow(words)
         try:
@@ -124,14 +136,8 @@ class SharedMemoryOutlet:
         except self._iox2.LoanError as error:
             raise LinkError(f"edge {self.edge}: no memory for {words * _WORD_BYTES} bytes: {error}") from error
         ctypes.memmove(loan.user_header_ptr, header, HEADER_BYTES)
-        address = loan.payload_ptr
-        for buffer in buffers:
-            if isinstance(buffer, np.ndarray):
-                ctypes.memmove(address, buffer.ctypes.data, buffer.nbytes)
-                address += buffer.nbytes
-            else:
-                ctypes.memmove(address, bytes(buffer), len(buffer))
-                address += len(buffer)
+        if buffers:
+            _fill(_memory_view(loan.payload_ptr, words * _WORD_BYTES, _WRITE), buffers)
         self._count += 1
         try:
             loan.assume_init().send()
@@ -173,11 +179,11 @@ class _Edge:
         """
         expected = self.expected.get(envelope.sender)
         if expected is None:
-            expected = 0 if envelope.sender_start_ns >= born_ns else envelope.count
+            expected = 0 if envelope.sender_start_ns >= born_ns else envelope.number
             if len(self.expected) >= 2 * _MAX_PORTS:
                 del self.expected[next(iter(self.expected))]
-        self.lost += max(0, envelope.count - expected)
-        self.expected[envelope.sender] = envelope.count + 1
+        self.lost += max(0, envelope.number - expected)
+        self.expected[envelope.sender] = envelope.number + 1
 
 
 class SharedMemoryInbox:
@@ -298,8 +304,8 @@ class SharedMemoryInbox:
 class SharedMemoryNode:
     """One process's part in a run's shared memory. A context manager; leaving it closes the inboxes and outlets it made.
 
-    ``run_id`` and ``root`` are the same in all processes of the run. The process that starts the run passes ``owner=True``: its id
-    is written into ``root``, and `sweep_dead` goes by it.
+    ``run_id`` and ``root`` are the same in all processes of the run. The process that starts the run passes ``owner=True``: its
+    id is written into ``root``, and `sweep_dead` goes by it.
     """
 
     def __init__(self, run_id: str, root: Path, *, owner: bool = False) -> None:
@@ -315,7 +321,9 @@ class SharedMemoryNode:
 
         longest = len(os.fsencode(self._root)) + 1 + len(self._prefix) + _SOCKET_NAME_BYTES
         if longest > _SOCKET_PATH_BYTES:
-            raise LinkError(f"link root {self._root} is {longest - _SOCKET_PATH_BYTES} bytes too long for sockets in it; use a shorter path")
+            raise LinkError(
+                f"link root {self._root} is {longest - _SOCKET_PATH_BYTES} bytes too long for sockets in it; use a shorter path"
+            )
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._owner:
             (self._root / OWNER_FILE).write_text(_identity(os.getpid()), encoding="ascii")
@@ -324,6 +332,8 @@ class SharedMemoryNode:
         config = iox2.config.default()
         config.global_cfg.prefix = iox2.FileName.new(self._prefix)
         config.global_cfg.root_path = iox2.Path.new(str(self._root))
+        # On a busy host the process that creates a service may be off the processor for longer than the default second.
+        config.global_cfg.creation_timeout = iox2.Duration.from_secs(10)
         builder = iox2.NodeBuilder.new().config(config).signal_handling_mode(iox2.SignalHandlingMode.Disabled)
         try:
             self._node = builder.create(iox2.ServiceType.Ipc)
@@ -347,9 +357,7 @@ class SharedMemoryNode:
         try:
             listener = event.listener_builder().create()
             notifier = event.notifier_builder().create()
-            receiving = [
-                _Edge(edge.name, _batch(edge), self._service(edge).subscriber_builder().create()) for edge in edges
-            ]
+            receiving = [_Edge(edge.name, _batch(edge), self._service(edge).subscriber_builder().create()) for edge in edges]
         except (self._iox2.ListenerCreateError, self._iox2.NotifierCreateError, self._iox2.SubscriberCreateError) as error:
             raise LinkError(f"stage {stage}: cannot make its inbox ({error}); is it already running twice?") from error
         inbox = SharedMemoryInbox(self._iox2, listener, notifier, receiving)
@@ -372,13 +380,15 @@ class SharedMemoryNode:
             )
             notifier = self._event_service(stage).notifier_builder().create()
         except (iox2.PublisherCreateError, iox2.NotifierCreateError) as error:
-            raise LinkError(f"edge {edge.name}: cannot make its outlet ({error}); is its sender already running twice?") from error
+            raise LinkError(
+                f"edge {edge.name}: cannot make its outlet ({error}); is its sender already running twice?"
+            ) from error
         outlet = SharedMemoryOutlet(iox2, publisher, notifier, edge)
         self._ports.append(outlet)
         return outlet
 
     def stop_stage(self, stage: str) -> None:
-        """Send the run's stop event to ``stage``, in whatever process it is: its `receive` returns, `Inbox.stopped` is true."""
+        """Send the run's stop event to ``stage``, whatever its process: its `receive` returns, `Inbox.stopped` is true."""
         notifier = self._event_service(stage).notifier_builder().create()
         notifier.notify_with_custom_event_id(self._iox2.EventId.new(_STOP_ID))
         notifier.delete()
@@ -400,7 +410,9 @@ class SharedMemoryNode:
                 .open_or_create()
             )
         except iox2.PublishSubscribeOpenOrCreateError as error:
-            raise LinkError(f"edge {edge.name}: cannot open its service ({error}); do both ends use the same EdgeSpec?") from error
+            raise LinkError(
+                f"edge {edge.name}: cannot open its service ({error}); do both ends use the same EdgeSpec?"
+            ) from error
 
     def _event_service(self, stage: str) -> Any:
         iox2 = self._iox2

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -66,29 +65,29 @@ class WireHeader(ctypes.Structure):
         ("decode_ns", ctypes.c_int64),
         ("encode_start_ns", ctypes.c_int64),
         ("encode_ns", ctypes.c_int64),
+        ("delay_ns", ctypes.c_int64),
         ("shape", ctypes.c_uint32 * 4),
     )
 
 
-_LAYOUT: Final = struct.Struct(f"=IHHQQqQ{STREAM_BYTES}s11q4I")
+_LAYOUT: Final = struct.Struct(f"=IHHQQqQ{STREAM_BYTES}s12q4I")
 HEADER_BYTES: Final = _LAYOUT.size
-assert ctypes.sizeof(WireHeader) == HEADER_BYTES  # noqa: S101  the two descriptions must not drift apart
-assert HEADER_BYTES % 8 == 0  # noqa: S101  so that arrays after it in one block stay aligned
+assert ctypes.sizeof(WireHeader) == HEADER_BYTES
+assert HEADER_BYTES % 8 == 0
 
 _ANNOUNCEMENT, _FRAME, _AUDIO, _TELEMETRY, _TEXT, _RECORDING, _TOKENS, _PROGRESS, _DECISION = range(1, 10)
 _ANNOUNCEMENT_KINDS: Final = {int(kind): kind for kind in AnnouncementKind}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """Who sent a message over an edge and the how-manieth it was: gaps in ``count`` are what was overwritten.
+class Envelope(NamedTuple):
+    """Who sent a message over an edge and the how-manieth it was: gaps in ``number`` are what was overwritten.
 
     ``sender`` names one incarnation of the sending end, ``sender_start_ns`` is when it sent its first message.
     """
 
     sender: int = 0
     sender_start_ns: int = 0
-    count: int = 0
+    number: int = 0
 
 
 _NO_ENVELOPE: Final = Envelope()
@@ -118,7 +117,13 @@ def encode(message: Message, envelope: Envelope = _NO_ENVELOPE) -> tuple[bytes, 
     encoder = _ENCODERS.get(type(message))
     if encoder is None:
         raise LinkError(f"a {type(message).__name__} cannot travel over a link; send one of pipeline.messages.Message")
-    kind, announcement_kind, stream, numbers, shape, buffers = encoder(message)
+    try:
+        kind, announcement_kind, stream, numbers, shape, buffers = encoder(message)
+        name = _stream_bytes(stream)
+    except UnicodeEncodeError as error:
+        raise LinkError(
+            f"{type(message).__name__}: its text is not Unicode ({error}); decode it with errors='replace'"
+        ) from error
     size = 0
     for buffer in buffers:
         size += buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
@@ -126,8 +131,8 @@ def encode(message: Message, envelope: Envelope = _NO_ENVELOPE) -> tuple[bytes, 
         raise LinkError(f"{type(message).__name__} of {size} bytes: at most {MAX_PAYLOAD_BYTES} travel over a link")
     try:
         packed = _LAYOUT.pack(
-            MAGIC, kind, announcement_kind, size, envelope.sender, envelope.sender_start_ns, envelope.count,
-            _stream_bytes(stream), *numbers, *shape,
+            MAGIC, kind, announcement_kind, size, envelope.sender, envelope.sender_start_ns, envelope.number,
+            name, *numbers, *shape,
         )  # fmt: skip
     except struct.error as error:
         raise LinkError(f"{type(message).__name__} of {stream!r}: a number does not fit its field ({error})") from error
@@ -136,10 +141,11 @@ def encode(message: Message, envelope: Envelope = _NO_ENVELOPE) -> tuple[bytes, 
 
 _Parts = tuple[int, int, str, tuple[int, ...], tuple[int, int, int, int], list[Buffer]]
 _NO_SHAPE: Final = (0, 0, 0, 0)
+_ZEROS: Final = (0,) * 12
 
 
 def _numbers(h: Header, watermark: int = 0, end: int = 0, decode: int = 0, start: int = 0, enc: int = 0) -> tuple[int, ...]:
-    return (h.epoch, h.seq, h.capture_ns, h.receive_ns, h.publish_ns, h.span_ns, watermark, end, decode, start, enc)
+    return (h.epoch, h.seq, h.capture_ns, h.receive_ns, h.publish_ns, h.span_ns, watermark, end, decode, start, enc, h.delay_ns)
 
 
 def _encode_announcement(message: Announcement) -> _Parts:
@@ -150,7 +156,14 @@ def _encode_announcement(message: Announcement) -> _Parts:
 def _encode_frame(message: Frame) -> _Parts:
     image = _array(message.image_hwc, "uint8", 3, "frame")
     height, width, colours = image.shape
-    return _FRAME, 0, message.header.stream, _numbers(message.header, decode=message.decode_ns), (height, width, colours, 0), [image]
+    return (
+        _FRAME,
+        0,
+        message.header.stream,
+        _numbers(message.header, decode=message.decode_ns),
+        (height, width, colours, 0),
+        [image],
+    )
 
 
 def _encode_audio(message: AudioBlock) -> _Parts:
@@ -164,7 +177,9 @@ def _encode_telemetry(message: TelemetryBlock) -> _Parts:
     valid = _array(message.valid, "bool", 2, "telemetry validity")
     rows, channels = values.shape
     if times.shape != (rows,) or valid.shape != values.shape:
-        raise LinkError(f"telemetry block: times {times.shape}, values {values.shape}, valid {valid.shape} do not belong together")
+        raise LinkError(
+            f"telemetry block: times {times.shape}, values {values.shape}, valid {valid.shape} do not belong together"
+        )
     numbers = _numbers(message.header, decode=message.decode_ns)
     return _TELEMETRY, 0, message.header.stream, numbers, (rows, channels, 0, 0), [times, values, valid]
 
@@ -188,14 +203,12 @@ def _encode_recording(message: Recording) -> _Parts:
 
 def _encode_tokens(message: Tokens) -> _Parts:
     values = _array(message.values, "float32", 2, "tokens")
-    numbers = _numbers(
-        message.header, 0, message.window_end_ns, message.decode_ns, message.encode_start_ns, message.encode_ns
-    )
+    numbers = _numbers(message.header, 0, message.window_end_ns, message.decode_ns, message.encode_start_ns, message.encode_ns)
     return _TOKENS, 0, message.header.stream, numbers, (values.shape[0], values.shape[1], 0, 0), [values]
 
 
 def _encode_progress(message: Progress) -> _Parts:
-    return _PROGRESS, 0, message.stage, (0, message.count, message.event_ns, 0, 0, 0, 0, 0, 0, 0, 0), _NO_SHAPE, []
+    return _PROGRESS, 0, message.stage, (0, message.count, message.event_ns, *_ZEROS[3:]), _NO_SHAPE, []
 
 
 def _encode_decision(message: Decision) -> _Parts:
@@ -205,7 +218,7 @@ def _encode_decision(message: Decision) -> _Parts:
         raise LinkError(f"decision {message.seq}: {error}; outputs and receipt must hold finite numbers only") from error
     if len(raw) > MAX_DECISION_BYTES:
         raise LinkError(f"decision {message.seq} of {len(raw)} bytes: at most {MAX_DECISION_BYTES} travel over a link")
-    return _DECISION, 0, "", (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), (len(raw), 0, 0, 0), [raw]
+    return _DECISION, 0, "", _ZEROS, (len(raw), 0, 0, 0), [raw]
 
 
 _ENCODERS: Final[dict[type, Callable[[Any], _Parts]]] = {
@@ -249,10 +262,10 @@ def decode_with_envelope(header: Buffer, payload: memoryview) -> tuple[Message, 
         raise LinkError(f"wire payload: the header says {size} bytes, {payload.nbytes} are there")
     try:
         name = stream.rstrip(b"\0").decode()
-        message = decoder(name, announcement_kind, fields[8:19], fields[19:], payload[:size])
+        message = decoder(name, announcement_kind, fields[8:20], fields[20:], payload[:size])
     except (ValueError, RecursionError, OverflowError) as error:
         raise LinkError(f"wire {decoder.__name__.removeprefix('_decode_')}: {error}") from error
-    return message, Envelope(sender=sender, sender_start_ns=start_ns, count=count)
+    return message, Envelope(sender, start_ns, count)
 
 
 _Numbers = tuple[int, ...]
@@ -262,8 +275,15 @@ _Shape = tuple[int, ...]
 def _header(stream: str, numbers: _Numbers) -> Header:
     epoch, seq, capture, receive, publish, span = numbers[:6]
     return Header(
-        stream=stream, epoch=epoch, seq=seq, capture_ns=capture, receive_ns=receive, publish_ns=publish, span_ns=span
-    )  # fmt: skip
+        stream=stream,
+        epoch=epoch,
+        seq=seq,
+        capture_ns=capture,
+        receive_ns=receive,
+        publish_ns=publish,
+        span_ns=span,
+        delay_ns=numbers[11],
+    )
 
 
 def _expect(payload: memoryview, size: int, what: str) -> None:
@@ -276,6 +296,8 @@ def _view(payload: memoryview, dtype: Any, count: int, offset: int = 0) -> np.nd
         array = np.empty(0, dtype)
     else:
         array = np.frombuffer(payload, dtype, count, offset)
+        if payload.readonly:
+            return array
     array.flags.writeable = False
     return array
 
@@ -331,7 +353,9 @@ def _decode_text(stream: str, kind: int, numbers: _Numbers, shape: _Shape, paylo
 def _decode_recording(stream: str, kind: int, numbers: _Numbers, shape: _Shape, payload: memoryview) -> Recording:
     count = shape[0]
     if count > MAX_CHUNKS or payload.nbytes < 8 * count:
-        raise LinkError(f"wire recording of {count} chunks in {payload.nbytes} bytes: at most {MAX_CHUNKS}, with 8 bytes each for its size")
+        raise LinkError(
+            f"wire recording of {count} chunks in {payload.nbytes} bytes: at most {MAX_CHUNKS}, with 8 bytes each for its size"
+        )
     sizes = struct.unpack_from(f"={count}Q", payload)
     _expect(payload, 8 * count + sum(sizes), "recording")
     chunks, offset = [], 8 * count
@@ -388,13 +412,13 @@ _DECODERS: Final[dict[int, Callable[[str, int, _Numbers, _Shape, memoryview], Me
 }
 
 
-# ---- in one piece, for the link between hosts ---------------------------------------------------------------------------
+# ---- in one piece, for the link between hosts -------------------------------------------------------------------------
 
 
 def to_bytes(message: Message, envelope: Envelope = _NO_ENVELOPE) -> bytes:
     """One message as one block of bytes: header, then payload."""
     header, buffers = encode(message, envelope)
-    return b"".join([header, *(memoryview(b).cast("B") if isinstance(b, np.ndarray) and b.size else bytes(b) for b in buffers)])
+    return b"".join([header, *(buffer.tobytes() if isinstance(buffer, np.ndarray) else buffer for buffer in buffers)])
 
 
 def from_bytes(block: Buffer) -> Message:

@@ -18,7 +18,15 @@ from pathlib import Path
 from pipeline.sources.base import SourceError, SourceSpec, StreamKind, StreamNeeds
 from pipeline.sources.opening import duration_of, open_source
 
-__all__ = ["NOT_VALIDATED", "Assigned", "assign_sources", "open_source", "parse_duration_ns", "stream_of_kind"]
+__all__ = [
+    "NOT_VALIDATED",
+    "Assigned",
+    "assign_sources",
+    "duration_of",
+    "open_source",
+    "parse_duration_ns",
+    "stream_of_kind",
+]
 
 NOT_VALIDATED = "networks trained in simulation, not validated on this source"
 """Said of every stream whose source is not a simulation."""
@@ -66,9 +74,7 @@ class _Value:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def assign_sources(
-    needs: Mapping[str, StreamNeeds], assignments: Iterable[str], defaults: Mapping[str, SourceSpec]
-) -> Assigned:
+def assign_sources(needs: Mapping[str, StreamNeeds], assignments: Iterable[str], defaults: Mapping[str, SourceSpec]) -> Assigned:
     """The sources of a run.
 
     ``needs``: what the scenario asks, by stream. ``assignments``: the ``--source`` values, in any order.
@@ -117,9 +123,7 @@ def parse_duration_ns(text: str, name: str) -> int:
     """``-120ms``, ``1.5s``, ``40us``, ``7ns`` to ns; ``name`` is what the error calls it. Raises SourceError."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise SourceError(
-            f"{name}: {text!r} is not a time; write a number and its unit, like -120ms, 1.5s, 40us or 7ns"
-        )
+        raise SourceError(f"{name}: {text!r} is not a time; write a number and its unit, like -120ms, 1.5s, 40us or 7ns")
     duration_ns = round(Decimal(match[1]) * _UNIT_NS[match[2]])
     if abs(duration_ns) > MAX_OFFSET_NS:
         raise SourceError(f"{name}: {text!r} is more than a day; write a shorter time")
@@ -141,9 +145,7 @@ def _take_apart(text: str) -> _Value:
     name, equals, uri = text.partition("=")
     name = name.strip()
     if not equals or not name or not uri or "\0" in text or "\n" in text:
-        raise SourceError(
-            f"--source {text!r}: write STREAM=URI or BUNDLE=PATH, like camera=drive.mp4 or gopro=GX010042.MP4"
-        )
+        raise SourceError(f"--source {text!r}: write STREAM=URI or BUNDLE=PATH, like camera=drive.mp4 or gopro=GX010042.MP4")
     path, mark, tail = uri.rpartition("?")
     pairs = tail.split("&")
     if not mark or not path or os.path.exists(uri) or not all(_OPTION.fullmatch(pair) for pair in pairs):
@@ -201,9 +203,7 @@ def _scheme_and_target(value: _Value, need: StreamNeeds) -> tuple[str, str]:
         return f"{need.kind}-device", rest
     if colon and prefix == "udp":
         if need.kind not in ("telemetry", "text"):
-            raise SourceError(
-                f"--source {value.name}: a {need.kind} stream cannot come over udp; use device:0 or a file"
-            )
+            raise SourceError(f"--source {value.name}: a {need.kind} stream cannot come over udp; use device:0 or a file")
         return f"udp-{need.kind}", _udp_target(value.name, rest)
     return _file_scheme(value, need, _existing(value, value.uri))
 
@@ -211,13 +211,7 @@ def _scheme_and_target(value: _Value, need: StreamNeeds) -> tuple[str, str]:
 def _udp_target(name: str, text: str) -> str:
     host, _, port = text.rpartition(":")
     host = host or "127.0.0.1"
-    if (
-        not port.isascii()
-        or not port.isdigit()
-        or len(port) > 5
-        or not 1 <= int(port) <= 65535
-        or any(c.isspace() for c in host)
-    ):
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 1 <= int(port) <= 65535 or any(c.isspace() for c in host):
         raise SourceError(f"--source {name}: udp:{text} is not udp:PORT or udp:HOST:PORT with a port of 1 to 65535")
     return f"{host}:{int(port)}"
 
@@ -225,9 +219,7 @@ def _udp_target(name: str, text: str) -> str:
 def _existing(value: _Value, text: str) -> Path:
     path = Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves ~nobody alone
     if not text or not os.path.exists(path):
-        raise SourceError(
-            f"--source {value.name}: no file or folder {text!r}; check the path (looked in {os.getcwd()})"
-        )
+        raise SourceError(f"--source {value.name}: no file or folder {text!r}; check the path (looked in {os.getcwd()})")
     if not path.is_file() and not path.is_dir():
         raise SourceError(f"--source {value.name}: {text!r} is neither a file nor a folder; give a recording")
     return path
@@ -279,15 +271,11 @@ def _with_options(spec: SourceSpec, value: _Value) -> SourceSpec:
 def _refuse_unknown(value: _Value, allowed: list[str]) -> None:
     for key in value.options:
         if key not in allowed:
-            raise SourceError(
-                f"--source {value.name}: {value.uri!r} has no option {key!r}; it takes {', '.join(allowed)}"
-            )
+            raise SourceError(f"--source {value.name}: {value.uri!r} has no option {key!r}; it takes {', '.join(allowed)}")
 
 
 def _offset_ns(value: _Value) -> int:
-    return (
-        parse_duration_ns(value.options["offset"], f"--source {value.name}: offset") if "offset" in value.options else 0
-    )
+    return parse_duration_ns(value.options["offset"], f"--source {value.name}: offset") if "offset" in value.options else 0
 
 
 def _is_looped(value: _Value) -> bool:
@@ -340,14 +328,11 @@ def _bundle_specs(value: _Value, needs: Mapping[str, StreamNeeds]) -> _BundleSpe
     path = _existing(value, value.uri)
     specs, notices = BUNDLES[value.name](value, needs, path)
     if not specs:
-        raise SourceError(
-            f"--source {value.name}: {str(path)!r} has nothing for the streams {', '.join(needs)}; name another"
-        )
+        raise SourceError(f"--source {value.name}: {str(path)!r} has nothing for the streams {', '.join(needs)}; name another")
     offset_ns = _offset_ns(value)
     # One period for all streams of the bundle, so that they stay together on every pass.
     period_ns = max(duration_of(spec) for spec in specs.values()) if _is_looped(value) else 0
     moved = {
-        stream: replace(spec, offset_ns=spec.offset_ns + offset_ns, loop_period_ns=period_ns)
-        for stream, spec in specs.items()
+        stream: replace(spec, offset_ns=spec.offset_ns + offset_ns, loop_period_ns=period_ns) for stream, spec in specs.items()
     }
     return moved, notices

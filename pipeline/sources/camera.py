@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pipeline.formats.decode import FLUSH, VideoDecoder, image_size
+from pipeline.formats.decode import FLUSH, VideoDecoder, cropped_size, image_size
 from pipeline.formats.media import VideoScan, ns_from_pts, open_media, packets_of, pts_of, scan_video, video_of
 from pipeline.sources.base import Encoding, Packet, SourceError, SourceSpec, StreamInfo
 
@@ -61,6 +61,7 @@ class VideoFile:
         period_ns = int(1_000_000_000 / rate) if rate else self._scan.min_gap_ns
         self.info = replace(self.info, encoding=encoding, period_ns=period_ns, min_gap_ns=self._scan.min_gap_ns)
         self._delay, width, height = self._probe(self._scan)
+        width, height = cropped_size(width, height, encoding)
         self.info = replace(self.info, encoding=replace(encoding, width=width, height=height))
         self._stopped.clear()
         return self

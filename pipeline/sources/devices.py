@@ -156,9 +156,7 @@ class CameraDevice:
         height, width = image.shape[:2]
         self.info = self._info(width, height, float(capture.get(cv2.CAP_PROP_FPS)))
         self._stopped.clear()
-        self._thread = threading.Thread(
-            target=self._read, args=(capture,), name=f"camera-{self._spec.target}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._read, args=(capture,), name=f"camera-{self._spec.target}", daemon=True)
         self._thread.start()
         return self
 
@@ -191,9 +189,7 @@ class CameraDevice:
                 if packet is not None:
                     self._handover.put(packet)
             if failed:
-                self._handover.put(
-                    SourceLost(f"{self._name}: {failed} frames in a row failed; it was unplugged or broke down")
-                )
+                self._handover.put(SourceLost(f"{self._name}: {failed} frames in a row failed; it was unplugged or broke down"))
         except Exception as error:  # a driver's own exceptions: this thread's edge
             self._handover.put(SourceLost(f"{self._name}: {type(error).__name__}: {error}"))
         finally:
@@ -226,20 +222,20 @@ def _open_video_capture(target: str) -> Capture:
 class AudioStamper:
     """When a block's last sample was taken, on the host's clock. Pure.
 
-    PortAudio says how long ago the block's first sample was taken (``currentTime - inputBufferAdcTime``). That jitters by
-    the scheduler's whims, so stamps follow the count of samples and are drawn to what PortAudio says by a sixteenth of
-    the difference a block. Where it says nothing (zero) or jumps, the count alone serves. A jump that stays for half a
-    second is followed, 10 ms a block: samples that are counted as gapless stay so. Only where PortAudio reports lost
-    samples do stamps step.
+    PortAudio says how long ago the block's first sample was taken (``currentTime - inputBufferAdcTime``). That
+    jitters by the scheduler's whims, so stamps follow the count of samples and are drawn to what PortAudio says by
+    a sixteenth of the difference a block. Where it says nothing (zero) or jumps, the count alone serves. A jump
+    that stays for half a second is followed, a fifth of a block a block: samples counted as gapless stay so. Only
+    where PortAudio reports lost samples do stamps step.
 
-    At the start it may be wrong for long: ALSA's pulse plugin, measured, reports 250 to 350 ms for the first half second
-    and then 45 ms, while not one sample is missing. `settles` says when to begin.
+    At the start it may be wrong for long: ALSA's pulse plugin, measured, reports 250 to 350 ms for the first half
+    second and then 45 ms, while not one sample is missing. `settles` says when to begin.
     """
 
     PULL = 16
     JUMP_NS = 20_000_000
     FOLLOW_AFTER_NS = 500_000_000
-    FOLLOW_STEP_NS = 10_000_000
+    MOST_STEP = 5
     MAX_AGE_S = 10.0
     YOUNG_BLOCKS = 2
     STEADY_S = 0.01
@@ -257,23 +253,19 @@ class AudioStamper:
     def settles(self, *, current_s: float, adc_s: float, samples: int) -> bool:
         """Whether stamps can begin.
 
-        Once two blocks in a row are said to be equally old, and at most two blocks old; where PortAudio says nothing; or
-        after 2 s of sound, whatever is said.
+        Once two blocks in a row are said to be equally old, and at most two blocks old; where PortAudio says
+        nothing; or after 2 s of sound, whatever is said.
         """
         self._settling_ns += samples * 1_000_000_000 // self._rate_hz
         age_s = current_s - adc_s
-        is_steady = (
-            abs(age_s - self._last_age_s) <= self.STEADY_S and age_s * self._rate_hz <= self.YOUNG_BLOCKS * samples
-        )
+        is_steady = abs(age_s - self._last_age_s) <= self.STEADY_S and age_s * self._rate_hz <= self.YOUNG_BLOCKS * samples
         self._last_age_s = age_s
         if is_steady or adc_s <= 0 or current_s <= 0 or self._settling_ns >= self.SETTLE_FOR_NS:
             self._is_settled = True
         return self._is_settled
 
     def capture_ns(self, *, now_ns: int, current_s: float, adc_s: float, samples: int, lost: bool) -> int:
-        """The last sample's time for a block of ``samples`` that arrived at ``now_ns``; never after it, rising over
-        calls.
-        """
+        """The last sample's time for a block of ``samples`` that arrived at ``now_ns``; never after it, and always rising."""
         length_ns = samples * 1_000_000_000 // self._rate_hz
         age_s = current_s - adc_s
         says = adc_s > 0 and current_s > 0 and 0 <= age_s <= self.MAX_AGE_S
@@ -294,12 +286,13 @@ class AudioStamper:
             self.fallbacks += 1
             return expected_ns
         away_ns = measured_ns - expected_ns
+        most_ns = length_ns // self.MOST_STEP  # small against a window's gap, and stamps always rise
         if abs(away_ns) <= self.JUMP_NS:
             self._away_for_ns = 0
-            return expected_ns + away_ns // self.PULL
+            return expected_ns + max(-most_ns, min(most_ns, away_ns // self.PULL))
         self._away_for_ns += length_ns
         if self._away_for_ns > self.FOLLOW_AFTER_NS:
-            return expected_ns + max(-self.FOLLOW_STEP_NS, min(self.FOLLOW_STEP_NS, away_ns))
+            return expected_ns + max(-most_ns, min(most_ns, away_ns))
         self.fallbacks += 1
         return expected_ns
 
@@ -413,9 +406,7 @@ class MicrophoneDevice:
         if not self._stamper.settles(current_s=current_s, adc_s=adc_s, samples=frames):
             self.unsettled_blocks += 1
             return
-        capture_ns = self._stamper.capture_ns(
-            now_ns=now_ns, current_s=current_s, adc_s=adc_s, samples=frames, lost=lost
-        )
+        capture_ns = self._stamper.capture_ns(now_ns=now_ns, current_s=current_s, adc_s=adc_s, samples=frames, lost=lost)
         span_ns = frames * 1_000_000_000 // self._spec.needs.sample_rate_hz
         self._handover.put(
             Packet(capture_ns=capture_ns - self._latency_ns, arrival_ns=now_ns, span_ns=span_ns, chunks=(bytes(data),))
@@ -423,9 +414,7 @@ class MicrophoneDevice:
 
     def _on_finished(self) -> None:
         if not self._stopped.is_set():
-            self._handover.put(
-                SourceLost(f"{self._name}: PortAudio ended the recording; it was unplugged or its server stopped")
-            )
+            self._handover.put(SourceLost(f"{self._name}: PortAudio ended the recording; it was unplugged or its server stopped"))
 
 
 def _sounddevice(name: str) -> Any:

@@ -43,14 +43,10 @@ class DonkeycarCamera:
         folder = tub_folder(Path(self._spec.target))
         records = records_of_tub(folder)
         times_ns = record_times_ns(records, self._fps).tolist()
-        self._images = [
-            (time_ns, folder / "images" / record.image) for time_ns, record in zip(times_ns, records, strict=True)
-        ]
+        self._images = [(time_ns, folder / "images" / record.image) for time_ns, record in zip(times_ns, records, strict=True)]
         for _, image in self._images:
             if not image.is_file() or not 0 < image.stat().st_size <= MAX_IMAGE_BYTES:
-                raise SourceError(
-                    f"{image}: is missing, empty or larger than {MAX_IMAGE_BYTES} bytes; copy the tub again"
-                )
+                raise SourceError(f"{image}: is missing, empty or larger than {MAX_IMAGE_BYTES} bytes; copy the tub again")
         self.info = self._info(*_size_of_jpeg(self._images[0][1]))
         self._stopped.clear()
         return self

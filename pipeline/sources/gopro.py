@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.gpmf import GpmfError, SensorStream, parse, streams_of
-from pipeline.formats.media import check_whole, loop_period_ns, ns_from_pts, open_media, origin_ns, packets_of
+from pipeline.formats.media import MAX_MEDIA_NS, check_whole, loop_period_ns, ns_from_pts, open_media, origin_ns, packets_of
 from pipeline.formats.rows import Rows, rows_from_series
 from pipeline.sources.base import Packet, SourceError, SourceSpec, StreamInfo, StreamKind, StreamNeeds
 from pipeline.sources.telemetry import packets_of_rows, telemetry_info, telemetry_json
@@ -40,6 +40,7 @@ __all__ = ["GoproTelemetry", "gopro_specs", "loop_period_ns", "rows_from_gopro"]
 
 DEFAULT_AXES = "ZXY"
 MAX_SAMPLES = 20_000_000
+MAX_PAYLOAD_NS = 3_600_000_000_000
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _SCHEMES: dict[StreamKind, str] = {"camera": "video", "microphone": "audio", "telemetry": "gopro-telemetry"}
@@ -168,6 +169,8 @@ def _payloads(path: str, stream: str) -> list[_Payload]:
                 raise SourceError(f"{stream}: {path!r} has more than {MAX_SAMPLES} GPMF samples; cut the recording")
             begin_ns = ns_from_pts(packet.pts, packet.time_base)
             end_ns = ns_from_pts(packet.pts + packet.duration, packet.time_base)
+            if abs(begin_ns - start_ns) > MAX_MEDIA_NS or end_ns - begin_ns > MAX_PAYLOAD_NS:
+                raise SourceError(f"{stream}: {path!r} GPMF payload {number} lies at an impossible time; copy the file again")
             payloads.append(_Payload(start_ns=begin_ns - start_ns, duration_ns=end_ns - begin_ns, streams=found))
     return payloads
 

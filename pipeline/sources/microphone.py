@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.media import check_whole, ns_from_pts, open_media, origin_ns
+from pipeline.formats.media import MAX_MEDIA_NS, check_whole, ns_from_pts, open_media, origin_ns
 from pipeline.sources.base import Encoding, Packet, SourceError, SourceSpec, StreamInfo, StreamNeeds
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class AudioFile:
         at_ns = ns_from_pts(frame.pts, frame.time_base)
         if self._origin_ns is None:  # no video: the sound's beginning is time 0
             self._origin_ns = at_ns
+        if abs(at_ns - self._origin_ns) > MAX_MEDIA_NS:
+            raise SourceError(f"{self._stream}: {self._path!r} has sound more than 30 days off; it is damaged, re-encode it")
         return at_ns - self._origin_ns
 
     def _sample_at(self, at_ns: int) -> int:

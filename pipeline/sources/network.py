@@ -115,9 +115,7 @@ class _UdpSource:
         except OSError as error:
             if self._stopped.is_set():
                 return None
-            raise SourceLost(
-                f"{self._spec.needs.stream}: udp:{self._spec.target} failed ({error.strerror or error})"
-            ) from error
+            raise SourceLost(f"{self._spec.needs.stream}: udp:{self._spec.target} failed ({error.strerror or error})") from error
 
     def packets_of_datagram(self, datagram: bytes, receive_ns: int) -> Iterator[Packet]:
         """The packets of one datagram's good lines; the others are counted in ``rejected``. Never raises for what a

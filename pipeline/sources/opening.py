@@ -30,8 +30,12 @@ _CLASSES: dict[str, tuple[str, str]] = {
 
 def duration_of(spec: SourceSpec) -> int:
     """How long a recording plays, in ns: from its beginning to one period past its last sample. Raises SourceError."""
-    if spec.scheme in ("video", "audio", "gopro-telemetry"):
-        return _container_duration_ns(spec)
+    if spec.scheme == "audio":
+        return _sound_duration_ns(spec)
+    if spec.scheme in ("video", "gopro-telemetry"):
+        from pipeline.formats.media import loop_period_ns
+
+        return loop_period_ns(spec.target, spec.needs.stream)
     with build_source(spec) as source:
         last_ns = -1
         for packet in source.packets():
@@ -40,17 +44,16 @@ def duration_of(spec: SourceSpec) -> int:
         return last_ns + max(source.info.period_ns, 1)
 
 
-def _container_duration_ns(spec: SourceSpec) -> int:
-    import av
+def _sound_duration_ns(spec: SourceSpec) -> int:
+    """A film's sound loops with its frames, other sound as long as its container says."""
+    from pipeline.formats.media import loop_period_ns, open_media
 
-    try:
-        with av.open(spec.target) as container:
-            duration_us = container.duration
-    except (av.FFmpegError, OSError) as error:
-        raise SourceError(
-            f"{spec.needs.stream}: cannot read {spec.target!r} ({error}); give a whole media file"
-        ) from error
-    if not duration_us or duration_us <= 0:
+    with open_media(spec.target, spec.needs.stream) as container:
+        duration_us = container.duration or 0
+        has_frames = any(video.frames > 1 for video in container.streams.video)  # a cover picture is one frame
+    if has_frames:
+        return loop_period_ns(spec.target, spec.needs.stream)
+    if duration_us <= 0:
         raise SourceError(
             f"{spec.needs.stream}: {spec.target!r} does not say how long it is, so it cannot loop; leave out loop=true"
         )

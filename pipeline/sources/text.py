@@ -71,14 +71,10 @@ def packets_of_lines(content: bytes, origin: str) -> list[Packet]:
             continue
         match = _LINE.fullmatch(line)
         if match is None or not match[2]:
-            raise SourceError(
-                f"{origin}: line {number} is not SECONDS TEXT, like 12.5 siren ahead; give it a time and a text"
-            )
+            raise SourceError(f"{origin}: line {number} is not SECONDS TEXT, like 12.5 siren ahead; give it a time and a text")
         text = match[2].strip()
         if len(text) > MAX_TEXT_BYTES:
-            raise SourceError(
-                f"{origin}: line {number} has {len(text)} bytes of text, more than {MAX_TEXT_BYTES}; shorten it"
-            )
+            raise SourceError(f"{origin}: line {number} has {len(text)} bytes of text, more than {MAX_TEXT_BYTES}; shorten it")
         try:
             text.decode("utf-8", errors="strict")
         except UnicodeDecodeError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clock import Clock
-from pipeline.messages import AudioBlock, Frame, Header, Progress, Sample, TelemetryBlock, TextLine, Tokens
+from pipeline.messages import AudioBlock, Frame, Progress, Sample, TelemetryBlock, TextLine, Tokens
 from pipeline.stages.infer import Infer
 from pipeline.windows import AudioRing, TelemetryRing, WindowSpec
 
@@ -72,15 +73,7 @@ def text_bytes(text: str) -> NDArray[np.uint8]:
 def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], start_ns: int, end_ns: int) -> Tokens:
     header = sample.header
     return Tokens(
-        header=Header(
-            stream=header.stream,
-            epoch=header.epoch,
-            seq=header.seq,
-            capture_ns=header.capture_ns,
-            receive_ns=header.receive_ns,
-            publish_ns=end_ns,
-            span_ns=header.span_ns,
-        ),
+        header=replace(header, publish_ns=end_ns),
         window_end_ns=window_end_ns,
         values=values,
         decode_ns=sample.decode_ns,

@@ -130,7 +130,8 @@ class LiveIngest:
         if capture_ns <= self._last_capture_ns:
             self.counts["out_of_order"] += 1
             return True
-        header = self._header(capture_ns, receive_ns, self._seq, packet.span_ns)
+        delay_ns = packet.arrival_ns - packet.capture_ns if self._source.timing == "media" else 0
+        header = replace(self._header(capture_ns, receive_ns, self._seq, packet.span_ns), delay_ns=max(0, delay_ns))
         self._seq += 1
         self._last_capture_ns = capture_ns
         self._say(Announcement(header=header), packet.chunks)

@@ -11,7 +11,15 @@ from pipeline.sources.assign import assign_sources, open_source
 from pipeline.sources.base import Channel, SourceError, StreamNeeds
 
 REAL = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "driving" / "comma2k19_segment"
-NAMES = ("speed_mps", "accel_forward_mps2", "accel_left_mps2", "accel_up_mps2", "yaw_rate_radps", "steering_rad", "brake")
+NAMES = (
+    "speed_mps",
+    "accel_forward_mps2",
+    "accel_left_mps2",
+    "accel_up_mps2",
+    "yaw_rate_radps",
+    "steering_rad",
+    "brake",
+)
 CHANNELS = tuple(Channel(name=name, unit="", required=name == "speed_mps") for name in NAMES)
 NEEDS = {
     "camera": StreamNeeds(stream="camera", kind="camera"),

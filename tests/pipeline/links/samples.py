@@ -34,9 +34,7 @@ def announcement(seq: int, stream: str = "camera") -> Announcement:
 
 def every_kind() -> list[Message]:
     rng = np.random.default_rng(7)
-    header = Header(
-        stream="caméra.left", epoch=3, seq=41, capture_ns=2**62 - 1, receive_ns=-5, publish_ns=12, span_ns=50_000_000
-    )
+    header = Header(stream="caméra.left", epoch=3, seq=41, capture_ns=2**62 - 1, receive_ns=-5, publish_ns=12, span_ns=50_000_000)
     word = Announcement(header=header, kind=AnnouncementKind.LOST, watermark_ns=2**62)
     valid = rng.random((5, 3)) > 0.5
     receipt = Receipt(

@@ -13,11 +13,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from samples import announcement, every_kind, identical  # noqa: E402
+from samples import announcement, every_kind, identical
 
-from pipeline.links import EdgeSpec, shared_memory  # noqa: E402
-from pipeline.links.shared_memory import SharedMemoryNode  # noqa: E402
-from pipeline.messages import Announcement  # noqa: E402
+from pipeline.links import EdgeSpec, shared_memory
+from pipeline.links.shared_memory import SharedMemoryNode
+from pipeline.messages import Announcement
 
 FORTH = EdgeSpec(name="camera>encoder", capacity=4, max_bytes=200_000)
 BACK = EdgeSpec(name="encoder>camera", capacity=32, max_bytes=1_000)

@@ -22,13 +22,13 @@ import pytest
 pytest.importorskip("iceoryx2")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from samples import announcement, every_kind  # noqa: E402
-from second_process import BACK, FORTH  # noqa: E402
+from samples import announcement, every_kind
+from second_process import BACK, FORTH
 
-from pipeline.links import EdgeSpec, LinkError, shared_memory  # noqa: E402
-from pipeline.links.shared_memory import MEMORY_FOLDER, SharedMemoryNode, sweep, sweep_dead  # noqa: E402
-from pipeline.links.wire import MAGIC  # noqa: E402
-from pipeline.messages import Announcement, Frame, Header, Message  # noqa: E402
+from pipeline.links import EdgeSpec, LinkError, shared_memory
+from pipeline.links.shared_memory import MEMORY_FOLDER, SharedMemoryNode, sweep, sweep_dead
+from pipeline.links.wire import MAGIC
+from pipeline.messages import Announcement, Frame, Header, Message
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LONG_NS = 20_000_000_000
@@ -313,12 +313,16 @@ def test_too_little_shared_memory_is_refused_with_size_and_fix(run: Run, monkeyp
     edge = EdgeSpec(name="camera>encoder", capacity=4, max_bytes=900_000)
     small = EdgeSpec(name="text>encoder", capacity=4, max_bytes=64)
     with run.node() as node:
-        with pytest.raises(LinkError, match=r"too small: stage encoder \(1 edges\) needs 15\.3 MB, 1\.0 MB are free; run with --inline"):
+        with pytest.raises(
+            LinkError, match=r"too small: stage encoder \(1 edges\) needs 15\.3 MB, 1\.0 MB are free; run with --inline"
+        ):
             node.inbox("encoder", [edge])
         with pytest.raises(LinkError, match=r"edge camera>encoder needs 15\.3 MB"):
             node.outlet(edge, "encoder")
         outlet = node.outlet(small, "encoder")
-        frame = Frame(header=Header(stream="camera", seq=1, capture_ns=1, receive_ns=1), image_hwc=np.zeros((300, 200, 3), np.uint8))
+        frame = Frame(
+            header=Header(stream="camera", seq=1, capture_ns=1, receive_ns=1), image_hwc=np.zeros((300, 200, 3), np.uint8)
+        )
         with pytest.raises(LinkError, match="for a message of 180000 bytes"):
             outlet.send(frame)
         outlet.send(announcement(1))

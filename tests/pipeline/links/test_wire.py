@@ -42,14 +42,14 @@ def test_every_kind_of_message_survives_bit_for_bit_with_read_only_arrays(messag
 
 
 def test_the_header_is_the_structure_that_shared_memory_is_told_of() -> None:
-    packed, _ = encode(announcement(3, "text"), Envelope(sender=2**64 - 1, sender_start_ns=5, count=9))
+    packed, _ = encode(announcement(3, "text"), Envelope(sender=2**64 - 1, sender_start_ns=5, number=9))
     header = WireHeader.from_buffer_copy(packed)
     assert (header.stream, header.seq, header.capture_ns, header.watermark_ns) == (b"text", 3, 1003, 2003)
     assert (header.sender, header.sender_start_ns, header.count) == (2**64 - 1, 5, 9)
 
 
 def test_the_envelope_travels_with_the_message() -> None:
-    envelope = Envelope(sender=7, sender_start_ns=8, count=9)
+    envelope = Envelope(sender=7, sender_start_ns=8, number=9)
     assert from_bytes_with_envelope(to_bytes(announcement(1), envelope)) == (announcement(1), envelope)
 
 
@@ -68,6 +68,7 @@ def test_a_payload_in_whole_words_is_cut_to_its_size() -> None:
         (Frame(header=HEADER, image_hwc=np.zeros((2, 2, 3), np.float32)), "expected uint8 with 3 dimensions"),
         (Frame(header=HEADER, image_hwc=np.zeros((2, 2), np.uint8)), "expected uint8 with 3 dimensions"),
         (TextLine(header=HEADER, text="x" * 4097), "at most 4096"),
+        (TextLine(header=HEADER, text="\udc80"), "not Unicode"),
         (Recording(announcement=announcement(1), chunks=(b"",) * 4097), "at most 4096"),
     ],
 )
@@ -84,13 +85,13 @@ def test_an_object_that_is_no_message_is_refused() -> None:
 @pytest.mark.parametrize(
     ("block", "complaint"),
     [
-        (b"", "expected 176 bytes"),
+        (b"", "expected 184 bytes"),
         (b"\0" * HEADER_BYTES, "magic 0x00000000"),
         (BLOCKS[0][:4] + struct.pack("=H", 99) + BLOCKS[0][6:], "kind 99"),
-        (BLOCKS[0][:6] + struct.pack("=H", 4) + BLOCKS[0][8:], "announcement kind 4"),
+        (BLOCKS[0][:6] + struct.pack("=H", 77) + BLOCKS[0][8:], "announcement kind 77"),
         (BLOCKS[2][:-1], "the header says 9216 bytes, 9215 are there"),
-        (BLOCKS[2][:160] + struct.pack("=I", 2**32 - 1) + BLOCKS[2][164:], "frame: its shape needs"),
-        (BLOCKS[9][:176] + struct.pack("=Q", 2**64 - 1) + BLOCKS[9][184:], "recording: its shape needs"),
+        (BLOCKS[2][:168] + struct.pack("=I", 2**32 - 1) + BLOCKS[2][172:], "frame: its shape needs"),
+        (BLOCKS[9][:184] + struct.pack("=Q", 2**64 - 1) + BLOCKS[9][192:], "recording: its shape needs"),
         (BLOCKS[6][:-1] + b"\x02", "validity: 2"),
         (to_bytes(TextLine(header=HEADER, text="ab"))[:-1] + b"\xff", "text: 'utf-8' codec"),
         (BLOCKS[13][:-1] + b"!", "decision"),
@@ -104,7 +105,7 @@ def test_broken_bytes_are_refused_with_what_is_wrong(block: bytes, complaint: st
 def test_a_decision_whose_fields_have_other_types_is_refused() -> None:
     block = BLOCKS[13].replace(b'"seq":5', b'"seq":""')
     size = struct.pack("=Q", len(block) - HEADER_BYTES)
-    block = block[:8] + size + block[16:160] + size[:4] + block[164:]
+    block = block[:8] + size + block[16:168] + size[:4] + block[172:]
     with pytest.raises(LinkError, match="seq is not of type int"):
         from_bytes(block)
 

@@ -1,10 +1,12 @@
-"""The camera's and the microphone's own logic; the microphone on a real sound server is in test_microphone_device.py."""
+"""The camera's and the microphone's own logic; test_microphone_device.py has the microphone on a real sound server."""
 
 import threading
 import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 cv2 = pytest.importorskip("cv2")
 
@@ -15,7 +17,7 @@ FRAMES = 6
 
 
 def camera(path, *, recording: bool = False, options: dict[str, str] | None = None) -> CameraDevice:
-    """A camera device on OpenCV's real VideoCapture, opened on a file that ends as an unplugged camera does: grab() fails."""
+    """A camera on OpenCV's real VideoCapture, opened on a file that ends as an unplugged camera does: grab() fails."""
     needs = StreamNeeds(stream="camera", kind="camera", recording=recording)
     spec = SourceSpec(needs=needs, scheme="camera-device", target=str(path), options=options or {})
     return CameraDevice(spec, open_capture=cv2.VideoCapture)
@@ -92,7 +94,7 @@ def test_a_camera_without_a_frame_is_a_source_error():
     class Dark:
         released = False
 
-        def isOpened(self):  # noqa: N802 (OpenCV's name)
+        def isOpened(self):
             return True
 
         def grab(self):
@@ -114,7 +116,7 @@ def test_stop_ends_a_camera_that_blocks_in_grab():
     class Stuck:
         frames = 0
 
-        def isOpened(self):  # noqa: N802 (OpenCV's name)
+        def isOpened(self):
             return True
 
         def grab(self):
@@ -167,7 +169,7 @@ LAST_NS = (BLOCK - 1) * 1_000_000_000 // RATE_HZ
 
 
 def stamps(ages_ms, *, lost_at: int = -1, jitter_ms=None) -> list[tuple[int, int]]:
-    """(capture, now) of blocks that arrive every 50 ms, whose first sample PortAudio says is so old (None: it says nothing)."""
+    """(capture, now) of blocks that come every 50 ms, whose first sample is said to be so old (None: nothing is said)."""
     stamper = AudioStamper(RATE_HZ)
     found = []
     for n, age_ms in enumerate(ages_ms):
@@ -217,6 +219,22 @@ def test_lost_samples_step_at_once():
 
 def test_a_stamp_is_never_after_the_block_arrived():
     assert all(capture <= now for capture, now in stamps([45.0] * 40 + [10.0] * 40))
+
+
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(-20_000, 20_000)), st.floats(0.001, 500), st.booleans()), max_size=30),
+    st.sampled_from([1, 16, 160, 800, 16_000]),
+)
+def test_stamps_rise_and_never_pass_the_arrival_whatever_portaudio_says(blocks, samples):
+    stamper = AudioStamper(RATE_HZ)
+    now_ns = last_ns = 10**12
+    for age_ms, passed_ms, lost in blocks:
+        now_ns += round(passed_ms * 1e6)
+        adc_s = 0.0 if age_ms is None else 100.0 - age_ms / 1e3
+        capture_ns = stamper.capture_ns(now_ns=now_ns, current_s=100.0, adc_s=adc_s, samples=samples, lost=lost)
+        assert capture_ns <= now_ns
+        assert capture_ns > last_ns or last_ns == 10**12
+        last_ns = capture_ns
 
 
 def test_blocks_said_to_be_old_at_the_start_wait_until_they_settle():

@@ -1,4 +1,4 @@
-"""The microphone for real: a PulseAudio null sink, a tone played into it, its monitor recorded through PortAudio's ``pulse`` device.
+"""The microphone for real: a tone played into a PulseAudio null sink, recorded through PortAudio's ``pulse`` device.
 
 PortAudio reads its environment when it is loaded, so each recording runs in a process of its own.
 """
@@ -35,7 +35,10 @@ def missing() -> str:
     check = subprocess.run([sys.executable, "-c", "import sounddevice"], capture_output=True, check=False)
     if check.returncode:
         return "PortAudio is not installed (package libportaudio2)"
-    plugins = [*Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so"), *Path("/usr/lib/alsa-lib").glob("*pcm_pulse.so")]
+    plugins = [
+        *Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so"),
+        *Path("/usr/lib/alsa-lib").glob("*pcm_pulse.so"),
+    ]
     return "" if plugins else "ALSA's pulse plugin is not installed (package libasound2-plugins)"
 
 
@@ -71,7 +74,12 @@ def pulse(needs_pulseaudio: None, tmp_path: Path) -> Iterator[Pulse]:
         "PYTHONPATH": str(ROOT),
     }
     command = ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "-n"]
-    command += ["-L", "module-native-protocol-unix", "-L", f"module-null-sink sink_name=chiasm rate={RATE_HZ} channels=1"]
+    command += [
+        "-L",
+        "module-native-protocol-unix",
+        "-L",
+        f"module-null-sink sink_name=chiasm rate={RATE_HZ} channels=1",
+    ]
     log = (tmp_path / "pulseaudio.log").open("wb")
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:

@@ -138,8 +138,10 @@ def test_more_lines_than_allowed_are_counted():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["speed_mps", "brake", "time_s", "text"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["speed_mps", "brake", "time_s", "text"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

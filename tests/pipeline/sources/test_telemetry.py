@@ -1,5 +1,6 @@
 """Rows cut into packets, and the recorded telemetry source."""
 
+import itertools
 import json
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_no_row_is_lost_and_blocks_are_ordered(times, block_ns):
     rebuilt = [p.capture_ns - offset for p in packets for offset in json.loads(p.chunks[0])["offsets_ns"]]
     assert rebuilt == times_ns.tolist()
     assert all(p.span_ns < block_ns for p in packets)
-    assert all(a.capture_ns < b.capture_ns - b.span_ns for a, b in zip(packets, packets[1:], strict=False))
+    assert all(a.capture_ns < b.capture_ns - b.span_ns for a, b in itertools.pairwise(packets))
 
 
 def test_a_dense_file_says_its_block_as_period_and_its_smallest_gap(tmp_path):
