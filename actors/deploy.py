@@ -64,6 +64,8 @@ class RayRun:
         self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
         self._actors: dict[str, Any] = {}
         self._owner: SharedMemoryNode | None = None
+        self.pids: dict[str, int] = {}
+        """Stage to process id, once the run has started."""
         self._own_ray = False
 
     def stop(self) -> None:
@@ -79,6 +81,7 @@ class RayRun:
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
             opened = self._open()
             infos = {stage: o.info for stage, o in opened.items() if o.info is not None}
+            self.pids = {stage: o.pid for stage, o in opened.items()}
             self._connect(opened)
             origin_ns = self._start(infos)
             if self._on_start is not None:

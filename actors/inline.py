@@ -5,11 +5,11 @@ Sources decode in their own threads (codecs release the GIL), so decoding runs a
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from actors.host import settle_process
 from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
 from actors.plan import RunPlan, contract_of, encode_stage, encoder_engine, fuse_stage, fusion_engine
 from actors.recording import open_log
@@ -116,8 +116,7 @@ class InlineRun:
             ingest = lane.ingest(ports, self._gates.get(stream), self._clock, origin_ns)
             self._ingests[stream] = ingest
             self._threads.append(threading.Thread(target=ingest.run, args=(self._stop,), name=f"ingest {stream}", daemon=True))
-        gc.collect()
-        gc.freeze()  # a full collection of what start-up left behind would cost 30 ms in the middle of a run
+        settle_process()
         for thread in self._threads:
             thread.start()
 

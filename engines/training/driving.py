@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import shutil
 import tempfile
@@ -30,13 +29,14 @@ from engines.training.calibration import (
     probabilities,
     stream_subsets,
 )
+from engines.training.driving_card import write_card
 from engines.training.driving_data import SampleSet, build
 from engines.training.driving_model import DrivingNetworks, loss_from_batch
 
 VALIDATION_SEEDS = range(900, 950)
 BATCH = 96
 PEAK_RATE = 3e-3
-SOUND_IN_ALL = 0.5
+WHOLE = 0.5
 """Share of samples from which no stream is taken."""
 TAKEN = {"camera": 0.3, "microphone": 0.3, "telemetry": 0.3, "text": 0.4}
 """How often each stream is taken from one of the others."""
@@ -45,10 +45,10 @@ TEXT = STREAMS.index("text")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What training made: validation figures, also written to ``figures.json`` beside the engines."""
+    """What training made. ``figures``: head, then mask (``"1011"``), then measure, on the validation drives."""
 
     folder: Path
-    figures: dict[str, Any]
+    figures: dict[str, dict[str, dict[str, float]]]
 
 
 def train(
@@ -104,7 +104,8 @@ def learn(
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
     rng = np.random.Generator(np.random.PCG64(seed))
-    networks = DrivingNetworks().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = DrivingNetworks()
+    networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(networks.parameters(), lr=PEAK_RATE / 25, weight_decay=0.03)
     steps = epochs * (len(samples) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, max(steps, 2), pct_start=0.15)
@@ -121,7 +122,7 @@ def learn(
             optimizer.step()
             schedule.step()
             on_step()
-    networks.eval()
+    networks.train(False)
     return networks
 
 
@@ -143,7 +144,7 @@ def batch_from_samples(samples: SampleSet, rows: NDArray[np.int64] | slice) -> d
 def drawn_absence(rng: np.random.Generator, count: int) -> NDArray[np.bool_]:
     """Which streams each sample does without, bool ``[count, streams]``; never all of them."""
     taken = rng.random((count, len(STREAMS))) < np.array([TAKEN[s] for s in STREAMS])
-    taken &= rng.random((count, 1)) >= SOUND_IN_ALL
+    taken &= rng.random((count, 1)) >= WHOLE
     taken[taken.all(axis=1)] = False
     return taken
 
@@ -175,7 +176,9 @@ def logits_by_subset(networks: DrivingNetworks, samples: SampleSet) -> dict[tupl
     return {p: {head: np.concatenate(parts) for head, parts in heads.items()} for p, heads in found.items()}
 
 
-def calibrate(networks: DrivingNetworks, samples: SampleSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def calibrate(
+    networks: DrivingNetworks, samples: SampleSet
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, dict[str, float]]]]:
     """The manifest's heads with a temperature for every availability mask, and figures on the held-out drives.
 
     Temperatures are fitted on drives of even place and figures taken from those of odd place and the other way round
@@ -183,7 +186,8 @@ def calibrate(networks: DrivingNetworks, samples: SampleSet) -> tuple[list[dict[
     """
     subsets = logits_by_subset(networks, samples)
     folds = (np.arange(len(samples)) * len(VALIDATION_SEEDS) // len(samples)) % 2
-    heads, figures = [], {}
+    heads: list[dict[str, Any]] = []
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     for head, labels in HEADS.items():
         truth: Labels = samples.arrays[head].astype(np.int64)
         temperatures = {}
@@ -222,7 +226,7 @@ def _figures(calibrated: Logits, truth: Labels) -> dict[str, float]:
 def _export(
     networks: DrivingNetworks,
     heads: list[dict[str, Any]],
-    figures: dict[str, Any],
+    figures: dict[str, dict[str, dict[str, float]]],
     provenance: Training,
     scratch: Path,
     output: Path,
@@ -231,7 +235,7 @@ def _export(
     for stream, encoder in networks.encoders.items():
         export_engine(stream, encoder, scratch, provenance)
     export_engine("fusion", networks.fusion, scratch, provenance, heads)
-    (scratch / "figures.txt").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_card(scratch, figures)
     output.mkdir(parents=True, exist_ok=True)
     # ONNX files first: a manifest never names a model that is not there yet
     for path in sorted(scratch.iterdir(), key=lambda p: (p.suffix != ".onnx", p.name)):

@@ -74,7 +74,7 @@ def import_specs(
         dropped = {(lane.source.info.stream, reason): n for lane in lanes for reason, n in lane.dropped.items()}
         drops = "; ".join(f"{stream}: {reason} {n}" for (stream, reason), n in sorted(dropped.items()))
         # Everything in the log is to be decided about, so its replay ends where the last stream does.
-        log.finish({"last_reference_ns": str(FOREVER_NS), "clean": "true", "drops": drops})
+        log.finish({"clean": "true", "drops": drops})
     samples = {lane.source.info.stream: lane.seq for lane in lanes}
     return Imported(streams=infos, samples=samples, dropped=dropped, duration_ns=last_ns - ORIGIN_NS)
 
