@@ -1,7 +1,7 @@
 """Deploying a run on Ray: which actors, on which links, in which order they begin and end.
 
-``deploy.run(plan)`` is what `chiasm run` and `chiasm replay` do without ``--inline``. Ray places, watches and stops; the data goes
-over links (see `actors.wiring`).
+``deploy.run(plan)`` is what `chiasm run` and `chiasm replay` do without ``--inline``. Ray places, watches and stops; the
+data goes over links (see `actors.wiring`).
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ class RayRun:
         )
         _get(
             [
-                actor.connect.remote(
-                    [(e, links[e.receiver], self._handle(e, links)) for e in edges if e.sender == stage]
-                )
+                actor.connect.remote([(e, links[e.receiver], self._handle(e, links)) for e in edges if e.sender == stage])
                 for stage, actor in self._actors.items()
             ]
         )

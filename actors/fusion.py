@@ -36,9 +36,7 @@ class Fusion(StageActor):
         fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self.send_to("fusion>sink"), progress)
         self._fuse = fuse
         while not self.stopping.is_set() and not fuse.machine.finished:
-            batch: list[Message] = [
-                m for _, m in self.inbox.receive(sleep_ns(fuse.next_wake_ns(), self.clock.now_ns()))
-            ]
+            batch: list[Message] = [m for _, m in self.inbox.receive(sleep_ns(fuse.next_wake_ns(), self.clock.now_ns()))]
             batch += self._injected_now()
             batch.sort(key=_announcements_first)
             for message in batch:

@@ -12,8 +12,8 @@ _KEPT_BYTES = 32 * 2**20
 def settle_process() -> None:
     """Prepare this process for a hot loop; call it when everything is open.
 
-    glibc gives each array of a frame's size fresh pages and takes them back: their faults cost over 1 ms a 1.2 MB frame. Up to 32 MB
-    are kept instead. A full garbage collection takes 30 to 45 ms before ``gc.freeze()``, 0.03 ms after.
+    glibc gives each array of a frame's size fresh pages and takes them back: their faults cost over 1 ms a 1.2 MB frame. Up
+    to 32 MB are kept instead. A full garbage collection takes 30 to 45 ms before ``gc.freeze()``, 0.03 ms after.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -57,9 +57,7 @@ class IngestActor(StageActor):
         if self._ingest is None:
             return super().report()
         own = ingest_report(self.stage, self._ingest)
-        return StageReport(
-            stage=self.stage, drops={**own.drops, **self.link_drops()}, failures=own.failures, sent=own.sent
-        )
+        return StageReport(stage=self.stage, drops={**own.drops, **self.link_drops()}, failures=own.failures, sent=own.sent)
 
     def _listen_for_credit(self) -> None:
         assert self.inbox is not None and self._gate is not None

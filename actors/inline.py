@@ -1,6 +1,7 @@
 """The same graph in one process, without Ray: one thread a source, one for encoders, fusion and sinks.
 
-Sources decode in their own threads (codecs release the GIL), so decoding runs ahead of encoding; everything behind is synchronous calls.
+Sources decode in their own threads (codecs release the GIL), so decoding runs ahead of encoding; everything behind is
+synchronous calls.
 """
 
 from __future__ import annotations
@@ -81,9 +82,7 @@ class InlineRun:
             encoders: dict[str, EncodeStage] = {}
             if fusion is not None:
                 fuse = fuse_stage(plan, fusion, contract, clock, sink.handle, report)
-                encoders = {
-                    s: encode_stage(engine, clock, origin_ns, fuse.handle, report) for s, engine in engines.items()
-                }
+                encoders = {s: encode_stage(engine, clock, origin_ns, fuse.handle, report) for s, engine in engines.items()}
             self._start(origin_ns)
             if self._on_start is not None:
                 self._on_start(origin_ns, infos)

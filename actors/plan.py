@@ -180,9 +180,7 @@ class CalibratedFusion:
                 raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
             self.token_shapes[stream] = (tokens, channels)
 
-    def probabilities(
-        self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]
-    ) -> dict[str, NDArray[np.float32]]:
+    def probabilities(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> dict[str, NDArray[np.float32]]:
         """See `pipeline.stages.fuse.FusionNetwork`."""
         outputs = self._runner.infer(inputs)
         return {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
@@ -228,9 +226,7 @@ def encode_stage(
 ) -> EncodeStage:
     """One stream's encode stage."""
     window, runner = engine
-    return EncodeStage(
-        window=window, infer=runner, clock=clock, origin_ns=origin_ns, publish=publish, progress=progress
-    )
+    return EncodeStage(window=window, infer=runner, clock=clock, origin_ns=origin_ns, publish=publish, progress=progress)
 
 
 def fuse_stage(
@@ -261,6 +257,4 @@ def fuse_stage(
         live=not plan.is_replay,
     )
     machine = AdmissionMachine(contract, clocked=not plan.is_replay)
-    return FuseStage(
-        machine=machine, network=network, decide=decide, clock=clock, publish=publish, progress=progress
-    )
+    return FuseStage(machine=machine, network=network, decide=decide, clock=clock, publish=publish, progress=progress)

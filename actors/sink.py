@@ -61,7 +61,9 @@ class Sink(StageActor):
                 self._arrived.wait(timeout_s)
         return stage.take()
 
-    def finish(self, decisions: int | None, recordings: int | None, reports: Sequence[StageReport], timeout_s: float) -> RunSummary:
+    def finish(
+        self, decisions: int | None, recordings: int | None, reports: Sequence[StageReport], timeout_s: float
+    ) -> RunSummary:
         """Wait until all that was sent has arrived (or the time is up), close the log and sum up."""
         stage = self._stage
         assert stage is not None and self._thread is not None

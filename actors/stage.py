@@ -1,7 +1,7 @@
 """What every actor has in common: an inbox, outlets, a loop in a thread of its own, and control calls beside it.
 
-An actor that blocks in a method answers no other call. So the loop is a thread, ``deliver`` (the Ray link) and the control calls have
-concurrency groups of their own.
+An actor that blocks in a method answers no other call. So the loop is a thread, ``deliver`` (the Ray link) and the control
+calls have concurrency groups of their own.
 """
 
 from __future__ import annotations
@@ -207,6 +207,3 @@ def _own(cls: type, method: str) -> Callable[..., Any]:
 def sleep_ns(until_ns: int | None, now_ns: int) -> int | None:
     """From a wake-up time to an inbox's timeout."""
     return None if until_ns is None else max(0, until_ns - now_ns)
-
-
-

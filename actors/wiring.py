@@ -87,8 +87,7 @@ def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
         Edge(sender=encoder, receiver="fusion", spec=EdgeSpec(name=f"{encoder}>fusion/{stream}", capacity=256, max_bytes=LINES)),
     ]
     if plan.is_replay:
-        edges.append(Edge(sender=encoder, receiver=stream, spec=EdgeSpec(name=f"{encoder}>{stream}", capacity=64, max_bytes=SMALL)))
-        edges += [_edge("fusion", stream, 64, SMALL), _edge("sink", stream, 64, SMALL)]
+        edges += [_edge(stage, stream, 64, SMALL) for stage in (encoder, "fusion", "sink")]
     return edges
 
 

@@ -97,12 +97,19 @@ def _outcome(rows: list[dict[str, Any]], heads: tuple[str, ...], streams: tuple[
         for name, of in (("median", median), ("worst", min))
     ]
     checks += [
-        Check(what=f"{head}: least fall of the mean top probability when a stream is removed", measured=falls[head], comparison=">", target=0)
+        Check(
+            what=f"{head}: least fall of the mean top probability when a stream is removed",
+            measured=falls[head],
+            comparison=">",
+            target=0,
+        )
         for head in heads
     ]
     totals = {name: sum(row[name] for row in whole) for name in ("events", "caught", "invented", "decisions")}
     without = {
-        removed: {head: round(median(r[f"balanced_accuracy_{head}"] for r in rows if r["removed"] == removed), 4) for head in heads}
+        removed: {
+            head: round(median(r[f"balanced_accuracy_{head}"] for r in rows if r["removed"] == removed), 4) for head in heads
+        }
         for removed in streams
     }
     summary = {

@@ -1,6 +1,7 @@
 """The yardstick for start-up: Ray with the runtime's own settings, and so many actors that do nothing, each answering once.
 
-``python -m benchmarks.empty_actors ACTORS CPUS OBJECT_STORE_BYTES`` prints one line when all have answered. It imports nothing of ours.
+``python -m benchmarks.empty_actors ACTORS CPUS OBJECT_STORE_BYTES`` prints one line when all have answered. It imports
+nothing of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Empty:
 
 def main(actors: int, cpus: int, object_store_bytes: int) -> None:
     """Start, have every actor answer, say so, stop."""
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - this is how Ray spells it
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray").setLevel(logging.WARNING)
     ray.init(

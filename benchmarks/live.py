@@ -45,7 +45,9 @@ def measure(setting: Setting) -> Outcome:
 class Played:
     """A live run that is over: its decisions beside the frames that the recording held."""
 
-    def __init__(self, frames_ns: list[int], decisions: list[Decision], origin_ns: int, summary: RunSummary, seconds: int) -> None:
+    def __init__(
+        self, frames_ns: list[int], decisions: list[Decision], origin_ns: int, summary: RunSummary, seconds: int
+    ) -> None:
         self._frames_ns, self._decisions, self._origin_ns = frames_ns, decisions, origin_ns
         self._run, self._seconds = summary, seconds
 

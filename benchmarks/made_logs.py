@@ -35,7 +35,9 @@ def write_gopro_log(path: Path, gopro: Path, seconds: int) -> None:
         sources = [stack.enter_context(open_source(spec)) for spec in specs.values()]
         infos = [source.info for source in sources]
         log = stack.enter_context(
-            LogWriter(path, scenario="driving", origin_ns=ORIGIN_NS, streams=infos, metadata={"creator": "benchmarks"}, atomic=True)
+            LogWriter(
+                path, scenario="driving", origin_ns=ORIGIN_NS, streams=infos, metadata={"creator": "benchmarks"}, atomic=True
+            )
         )
         for recording in heapq.merge(*(_recorded(source, seconds) for source in sources), key=_received_ns):
             log.announcement(recording)

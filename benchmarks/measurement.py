@@ -167,7 +167,9 @@ def progress_line(name: str) -> Iterator[Callable[[str], None]]:
 def gopro_file() -> Path:
     """The GoPro recording that the figures are made on. Raises Skipped where it is absent."""
     if not GOPRO.is_file():
-        raise Skipped(f"{GOPRO.name} is absent (it is not part of the repository; put it under ../shared/data/driving/gopro_gpmf)")
+        raise Skipped(
+            f"{GOPRO.name} is absent (it is not part of the repository; put it under ../shared/data/driving/gopro_gpmf)"
+        )
     return GOPRO
 
 

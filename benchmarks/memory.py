@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.environment import ROOT
+from benchmarks.live_process import deciding, source_arguments
 from benchmarks.made_logs import DEMO_LOG, write_repeated_log
-from benchmarks.measurement import Check, Outcome, Setting, Skipped, gopro_file, run_as_module
+from benchmarks.measurement import Check, Outcome, Setting, run_as_module
 from benchmarks.processes import family, pss_bytes
 
 TITLE = "Memory"
@@ -25,7 +24,6 @@ PASSES, QUICK_PASSES = 60, 5
 """Of the shipped drive, which is a minute long."""
 SETTLED_S = 120.0
 """Growth is measured after so much of the log."""
-PATIENCE_S = 60.0
 
 
 def measure(setting: Setting) -> Outcome:
@@ -35,7 +33,13 @@ def measure(setting: Setting) -> Outcome:
     lines, length_s = _long_replay(setting, QUICK_PASSES if setting.quick else PASSES)
     event, wall = growth(lines, "event_s"), growth(lines, "wall_s")
     checks = (
-        Check(what="PSS of all processes, live on Ray, largest", measured=round(max(sums) / 1e9, 3), comparison="<=", target=1.3, unit="GB"),
+        Check(
+            what="PSS of all processes, live on Ray, largest",
+            measured=round(max(sums) / 1e9, 3),
+            comparison="<=",
+            target=1.3,
+            unit="GB",
+        ),
         Check(what="growth a minute of the log, replayed inline", measured=event, comparison="<=", target=1, unit="MB/min"),
         Check(what="growth a minute of wall time, replayed inline", measured=wall, comparison="<=", target=1, unit="MB/min"),
     )
@@ -43,10 +47,12 @@ def measure(setting: Setting) -> Outcome:
         "live_source": source,
         "live_processes": max(len(sample) for sample in live),
         "live_pss_gb": {"median": round(median(sums) / 1e9, 3), "max": round(max(sums) / 1e9, 3)},
-        "live_pss_mb_by_process": {name: round(pss / 1e6, 1) for name, pss in sorted(live[-1].items(), key=lambda item: -item[1])},
+        "live_pss_mb_by_process": {
+            name: round(pss / 1e6, 1) for name, pss in sorted(live[-1].items(), key=lambda item: -item[1])
+        },
         "replayed_log_s": length_s,
         "replayed_to_s": lines[-1]["event_s"],
-        "replay_pss_mb": {"first": round(lines[0]["pss_bytes"] / 1e6, 1), "last": round(lines[-1]["pss_bytes"] / 1e6, 1)},
+        "replay_rss_mb": {"first": round(lines[0]["rss_bytes"] / 1e6, 1), "last": round(lines[-1]["rss_bytes"] / 1e6, 1)},
         "growth_mb_per_minute_of_log": event,
         "growth_mb_per_minute_of_wall_time": wall,
     }
@@ -55,40 +61,27 @@ def measure(setting: Setting) -> Outcome:
 
 
 def growth(lines: list[dict[str, float]], against: str) -> float | None:
-    """The slope of a straight line through PSS after ``SETTLED_S`` of the log, MB a minute of ``against``; None for fewer than
-    three samples.
+    """The slope of a straight line through resident memory after ``SETTLED_S`` of the log, MB a minute of ``against``; None for
+    fewer than three samples. (Resident, not PSS: a lone process's PSS moves when others begin or end to share its libraries.)
     """
     settled = [line for line in lines if line["event_s"] >= SETTLED_S]
     if len(settled) < 3:
         return None
     minutes = np.array([line[against] for line in settled]) / 60
-    slope, _ = np.polyfit(minutes, np.array([line["pss_bytes"] for line in settled]) / 1e6, 1)
+    slope, _ = np.polyfit(minutes, np.array([line["rss_bytes"] for line in settled]) / 1e6, 1)
     return round(float(slope), 4)
 
 
 def _live_run(setting: Setting, samples: int) -> tuple[str, list[dict[str, int]]]:
     """Which source, and the PSS of each process of a live run, once a second after its first decision."""
-    command = [sys.executable, "-m", "pipeline.cli.main", "run", "driving", "--json"]
-    try:
-        command += ["--source", f"gopro={gopro_file()}?loop=true"]
-        source = "GoPro, looped"
-    except Skipped:
-        source = "shipped drive"
+    source, arguments = source_arguments()
     taken: list[dict[str, int]] = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RuntimeError(f"{' '.join(command)} decided nothing; run it to see why")
-        drain = threading.Thread(target=process.stdout.read, daemon=True)
-        drain.start()
+    with deciding(arguments, setting.scratch) as live:
         began = time.monotonic()
         for number in range(1, samples + 1):
             time.sleep(max(0.0, began + number - time.monotonic()))
-            taken.append(pss_bytes(family(process.pid)))
+            taken.append(pss_bytes(family(live.process.pid)))
             setting.say(f"live: sample {number} of {samples}, {sum(taken[-1].values()) / 1e9:.2f} GB")
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=PATIENCE_S)
-        drain.join(timeout=PATIENCE_S)
     return source, taken
 
 
@@ -102,7 +95,7 @@ def _long_replay(setting: Setting, passes: int) -> tuple[list[dict[str, Any]], f
         assert process.stdout is not None
         for text in process.stdout:
             lines.append(json.loads(text))
-            setting.say(f"replay: {lines[-1]['event_s']:.0f} of {passes * pass_s:.0f} s, {lines[-1]['pss_bytes'] / 1e6:.0f} MB")
+            setting.say(f"replay: {lines[-1]['event_s']:.0f} of {passes * pass_s:.0f} s, {lines[-1]['rss_bytes'] / 1e6:.0f} MB")
     if process.returncode or not lines:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     return lines, passes * pass_s

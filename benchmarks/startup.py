@@ -31,7 +31,9 @@ def measure(setting: Setting) -> Outcome:
         ours_s.append(_first_line_s(RUN))
         empty_s.append(_first_line_s(empty))
     beyond_s = [ours - theirs for ours, theirs in zip(ours_s, empty_s, strict=True)]
-    check = Check(what="first decision after empty actors", measured=round(median(beyond_s), 3), comparison="<=", target=5, unit="s")
+    check = Check(
+        what="first decision after empty actors", measured=round(median(beyond_s), 3), comparison="<=", target=5, unit="s"
+    )
     summary = {
         "rounds": rounds,
         "first_decision_s": round(median(ours_s), 3),
@@ -39,9 +41,7 @@ def measure(setting: Setting) -> Outcome:
         "difference_s": round(median(beyond_s), 3),
         "worst_difference_s": round(max(beyond_s), 3),
     }
-    return Outcome(
-        checks=(check,), summary=summary, samples={"rounds": {"first_decision_s": ours_s, "empty_actors_s": empty_s}}
-    )
+    return Outcome(checks=(check,), summary=summary, samples={"rounds": {"first_decision_s": ours_s, "empty_actors_s": empty_s}})
 
 
 def _first_line_s(command: list[str]) -> float:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from actors.deploy import RUNS
-from benchmarks.environment import ROOT
-from benchmarks.measurement import Check, Outcome, Setting, Skipped, gopro_file, run_as_module
+from benchmarks.live_process import deciding, source_arguments
+from benchmarks.measurement import Check, Outcome, Setting, run_as_module
 from benchmarks.processes import alive, family
 from pipeline.decision_json import decision_from_json
 from pipeline.logs.reader import LogReader
@@ -56,34 +53,22 @@ def measure(setting: Setting) -> Outcome:
 
 def _stopped(setting: Setting, which: signal.Signals, number: int) -> dict[str, Any]:
     log = setting.scratch / f"{which.name}-{number}.mcap"
-    command = [sys.executable, "-m", "pipeline.cli.main", "run", "driving", "--json", "--record", str(log)]
-    try:
-        command += ["--source", f"gopro={gopro_file()}?loop=true"]
-    except Skipped:
-        pass  # then the shipped drive serves
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]
-        if not lines[0]:
-            raise RuntimeError(f"{' '.join(command)} decided nothing; run it to see why")
-        reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
-        reader.start()
+    _, arguments = source_arguments()
+    with deciding(["--record", str(log), *arguments], setting.scratch) as live:
+        pid = live.process.pid
         time.sleep(PLAYED_S)
-        members, files = family(process.pid), _files_of(process.pid)
+        members, files = family(pid), _files_of(pid)
         signalled_ns, signalled_wall_ns = time.monotonic_ns(), time.time_ns()
         if which is signal.SIGINT:
-            os.killpg(process.pid, which)  # a terminal sends Ctrl-C to the whole foreground group
+            os.killpg(pid, which)  # a terminal sends Ctrl-C to the whole foreground group
         else:
-            process.send_signal(which)
-        exit_code = process.wait(timeout=60)
+            live.process.send_signal(which)
+        exit_code = live.finish()
         driver_gone_ns = time.monotonic_ns()
         while (left := alive(members)) and time.monotonic_ns() < signalled_ns + GONE_WITHIN_S * 1e9:
             time.sleep(LOOK_EVERY_S)
         all_gone_ns = time.monotonic_ns()
-        reader.join(timeout=GONE_WITHIN_S)
-    published_ns = decision_from_json(lines[-1]).publish_ns
+    published_ns = decision_from_json(live.lines[-1]).publish_ns
     return {
         "last_decision_s": max(0.0, (published_ns - signalled_ns) / 1e9),
         "log_s": (log.stat().st_mtime_ns - signalled_wall_ns) / 1e9,
@@ -93,7 +78,7 @@ def _stopped(setting: Setting, which: signal.Signals, number: int) -> dict[str, 
         "processes_before": len(members),
         "processes_left": len(left),
         "files_before": len(files),
-        "files_left": len(_files_of(process.pid)),
+        "files_left": len(_files_of(pid)),
         "exit_code": exit_code,
     }
 

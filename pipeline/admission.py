@@ -1,8 +1,8 @@
 """Admission: for each reference time, the tokens that fusion reads. A pure state machine over stamps.
 
-Fed with announcements and tokens, asked for what is due. It never reads a clock: a live run passes ``now_ns`` in, an event-time replay
-passes None, and then only stamps (and the watermarks that a log's reader knows) decide. Both admit the same tokens,
-unless the live run overran; then its receipts say so.
+Fed with announcements and tokens, asked for what is due. It never reads a clock: a live run passes ``now_ns`` in, an event-
+time replay passes None, and then only stamps (and the watermarks that a log's reader knows) decide. Both admit the same
+tokens, unless the live run overran; then its receipts say so.
 
 The rules are those of DESIGN.md, "The temporal contract". In short, for reference time *t*:
 
@@ -121,9 +121,7 @@ class _Lane:
         name = self.contract.stream
         if chosen is None:
             availability = self._absence(reference_ns, bool(owed))
-            return AdmittedWindow(
-                admitted=Admitted(stream=name, availability=availability, overrun=overrun), tokens=None
-            )
+            return AdmittedWindow(admitted=Admitted(stream=name, availability=availability, overrun=overrun), tokens=None)
         return AdmittedWindow(
             admitted=Admitted(
                 stream=name,

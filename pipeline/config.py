@@ -1,7 +1,7 @@
 """Settings: the schema of ``scenario.yaml``, and the only reader of settings from files and the command line.
 
-A scenario is a folder. Everything in it is checked once, when it is loaded; unknown keys are refused, and an error names the file,
-the field, the value and the fix.
+A scenario is a folder. Everything in it is checked once, when it is loaded; unknown keys are refused, and an error names
+the file, the field, the value and the fix.
 """
 
 from __future__ import annotations

@@ -32,9 +32,10 @@ class StreamContract:
 class Contract:
     """When decisions are due and what they may rest on.
 
-    ``reference_stream`` is the stream whose samples set the reference times, or None for a fixed rate; ``period_ns`` is its nominal
-    period, ``in_flight_ns`` how long an announcement may be under way between two stages before a live run calls it late,
-    ``origin_ns`` the origin of the run's capture-time grid, ``stop_after_ns`` the last reference time of a log that is replayed.
+    ``reference_stream`` is the stream whose samples set the reference times, or None for a fixed rate; ``period_ns`` is its
+    nominal period, ``in_flight_ns`` how long an announcement may be under way between two stages before a live run calls it
+    late, ``origin_ns`` the origin of the run's capture-time grid, ``stop_after_ns`` the last reference time of a log that
+    is replayed.
     """
 
     streams: tuple[StreamContract, ...]

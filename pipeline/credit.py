@@ -1,7 +1,7 @@
 """Credit: how far ahead a replay's source may run, so that nothing is ever dropped and nothing piles up.
 
-Fusion and recorder report how far in event time they are, an encoder how many samples it has read. A source may send what lies within
-``horizon`` of the slowest of them, and at most ``in_flight`` samples that its encoder has not read.
+Fusion and recorder report how far in event time they are, an encoder how many samples it has read. A source may send what
+lies within ``horizon`` of the slowest of them, and at most ``in_flight`` samples that its encoder has not read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Decisions as JSON and back, exactly: the form they have in logs, on `--json` and on the network.
 
-float32 values are written as the shortest decimal that reads back to the same float32, so a decision survives the trip bit for bit.
+float32 values are written as the shortest decimal that reads back to the same float32, so a decision survives the trip bit
+for bit.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def decision_to_json(decision: Decision) -> str:
 
 
 def _receipt_from_dict(data: dict[str, Any]) -> Receipt:
-    admitted = tuple(
-        Admitted(**{**a, "availability": Availability[a["availability"].upper()]}) for a in data["admitted"]
-    )
+    admitted = tuple(Admitted(**{**a, "availability": Availability[a["availability"].upper()]}) for a in data["admitted"])
     return Receipt(**{**data, "admitted": admitted, "spans": Spans(**data["spans"])})
 
 

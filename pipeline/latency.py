@@ -1,8 +1,8 @@
 """Where a decision's time went, and percentiles over many.
 
 The *critical path* of a decision is that of the input that fusion got last. From the capture of its sample to publication:
-decode, encode and fuse compute, waiting for a late sensor, and the rest, which is the runtime's own share (queueing, links, contention,
-scheduling, policy). Percentiles are HdrHistogram's.
+decode, encode and fuse compute, waiting for a late sensor, and the rest, which is the runtime's own share (queueing, links,
+contention, scheduling, policy). Percentiles are HdrHistogram's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS = 1_000, 60_000_000_000, 3
 def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
     """The spans of one live decision (all on one host's clock).
 
-    Waiting is the delay with which the last sample on the critical path came from its sensor, and the time from the last owed tokens to
-    the instant at which the last stream settled: fusion could have run, but another sensor might still have spoken.
+    Waiting is the delay with which the last sample on the critical path came from its sensor, and the time from the last
+    owed tokens to the instant at which the last stream settled: fusion could have run, but another sensor might still have
+    spoken.
     """
     fresh = [w for w in admission.windows if w.tokens is not None and w.arrived_ns >= admission.announced_ns > 0]
     critical = max(fresh, key=lambda w: w.arrived_ns, default=None)

@@ -52,8 +52,9 @@ class Header:
     ``capture_ns`` is when the physical event was (of an audio or telemetry block: its **last** row),
     ``receive_ns`` when this host had it, ``publish_ns`` when the stage before sent it on.
     ``span_ns`` is how far back from ``capture_ns`` the sample reaches (0 for a frame or a line).
-    ``epoch`` counts the incarnations of the source; ``seq`` rises by one a sample within an epoch. ``delay_ns`` is how long after its
-    capture the source itself says that a sample comes (a sensor delay that a recording reproduces); it is no part of the runtime's share.
+    ``epoch`` counts the incarnations of the source; ``seq`` rises by one a sample within an epoch. ``delay_ns`` is how long
+    after its capture the source itself says that a sample comes (a sensor delay that a recording reproduces); it is no part
+    of the runtime's share.
     """
 
     stream: str

@@ -21,9 +21,10 @@ from pipeline.messages import AudioBlock, Header, TelemetryBlock
 class WindowSpec:
     """What an encoder reads at a time, from its manifest.
 
-    ``hop_ns == 0``: every sample is a window of its own (a frame, a line). ``gap_ns``: a hole in capture time wider than this breaks a
-    window. ``slack_ns``: a sample completes a window whose end lies at most this far past its last row, because the next row
-    would be past the end anyway (one period of sound; the row period of telemetry). ``hold_ns``: how long telemetry holds a value.
+    ``hop_ns == 0``: every sample is a window of its own (a frame, a line). ``gap_ns``: a hole in capture time wider than
+    this breaks a window. ``slack_ns``: a sample completes a window whose end lies at most this far past its last row,
+    because the next row would be past the end anyway (one period of sound; the row period of telemetry). ``hold_ns``: how
+    long telemetry holds a value.
     """
 
     kind: Literal["sample", "audio", "telemetry"]
@@ -64,11 +65,7 @@ class WindowGrid:
         if spec.kind == "sample":
             return [header.capture_ns]
         start_ns = header.capture_ns - header.span_ns
-        broken = (
-            header.epoch != self._epoch
-            or header.seq != self._seq + 1
-            or start_ns - self._last_capture_ns > spec.gap_ns
-        )
+        broken = header.epoch != self._epoch or header.seq != self._seq + 1 or start_ns - self._last_capture_ns > spec.gap_ns
         if broken:
             self._covered_from_ns = start_ns
             self._next_end_ns = self._first_end_after(start_ns + spec.window_ns)
@@ -131,7 +128,8 @@ class TelemetryRing:
     def push(self, block: TelemetryBlock) -> list[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
         """Add a block (its arrays are copied).
 
-        Returns ``(window end, values float32 [points, channels], valid float32 [points, channels])`` of every window it completes.
+        Returns ``(window end, values float32 [points, channels], valid float32 [points, channels])`` of every window it
+        completes.
         """
         before = self.grid.covered_from_ns
         ends = self.grid.push(block.header)

@@ -96,7 +96,13 @@ def train(
 
 
 def learn(
-    samples: SampleSet, *, seed: int, epochs: int, threads: int, on_step: Callable[[], None] = lambda: None
+    samples: SampleSet,
+    *,
+    seed: int,
+    epochs: int,
+    threads: int,
+    on_step: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[DrivingNetworks], None] = lambda _: None,
 ) -> DrivingNetworks:
     """Train end to end from scratch; one-cycle schedule, AdamW, random stream subsets."""
     torch.manual_seed(seed)
@@ -122,6 +128,7 @@ def learn(
             optimizer.step()
             schedule.step()
             on_step()
+        on_epoch(networks)
     networks.train(False)
     return networks
 

@@ -23,4 +23,9 @@ MENDABLE = (UsageError, RunFailed, ConfigError, EngineError, LinkError, LogError
 
 def one_line(error: BaseException) -> str:
     """The error's message on one line."""
-    return " ".join(str(error).split())
+    return one_line_of(str(error))
+
+
+def one_line_of(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.split())

@@ -16,6 +16,8 @@ from pipeline.sources.assign import assign_sources
 from pipeline.sources.base import SourceError, SourceSpec
 from pipeline.sources.opening import duration_of
 
+ALSO = "STREAM=URI beside or instead of the recording's; microphone=none leaves one out. Repeatable."
+
 
 class Format(StrEnum):
     """Recordings that feed several streams."""
@@ -26,14 +28,13 @@ class Format(StrEnum):
 
 
 def import_recording(
-    form: Annotated[Format, typer.Argument(metavar="gopro|comma2k19|donkeycar", help="What kind of recording it is.", show_default=False)],
+    form: Annotated[
+        Format, typer.Argument(metavar="gopro|comma2k19|donkeycar", help="What kind it is.", show_default=False)
+    ],
     source: Annotated[str, typer.Argument(help="The recording: a file (gopro) or a folder.")],
     log: Annotated[Path, typer.Argument(help="The log (MCAP) to write.")],
     scenario: Annotated[str, typer.Option("--scenario", help="Whose streams and channels to fill.")] = "driving",
-    also: Annotated[
-        list[str] | None,
-        typer.Option("--source", help="STREAM=URI beside or instead of the recording's; microphone=none leaves one out. Repeatable."),
-    ] = None,
+    also: Annotated[list[str] | None, typer.Option("--source", help=ALSO)] = None,
 ) -> None:
     """Import a recording as a log, as fast as it reads. Then: chiasm replay LOG."""
     folder = scenario_folder(scenario)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
 from pipeline.cli import compare, doctor, importing, info, record, replay, run, simulate, train
-from pipeline.cli.errors import MENDABLE, one_line
+from pipeline.cli.errors import MENDABLE, one_line, one_line_of
+
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""What typer raises for arguments that it does not take; its class lies elsewhere in each of typer's versions."""
 
 app = typer.Typer(
     name="chiasm",
@@ -30,10 +34,23 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Entry point of the ``chiasm`` command."""
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except MENDABLE as error:
-        sys.stderr.write(f"chiasm: {one_line(error)}\n")
-        sys.exit(2)
+        _refuse(one_line(error))
+    except USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        _refuse(f"{one_line_of(error.format_message())} See {context.command_path if context else 'chiasm'} --help")
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # who read our output is gone, and so must not be flushed to
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(line: str) -> NoReturn:
+    sys.stderr.write(f"chiasm: {line}\n")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -144,9 +144,7 @@ def _defaults(scenario: Scenario, folder: Path, given: bool) -> dict[str, Source
     demo = str(folder / scenario.demo_log)
     held = LogReader(demo).streams
     return {
-        stream: SourceSpec(needs=needs, scheme="log", target=demo)
-        for stream, needs in scenario.needs().items()
-        if stream in held
+        stream: SourceSpec(needs=needs, scheme="log", target=demo) for stream, needs in scenario.needs().items() if stream in held
     }
 
 

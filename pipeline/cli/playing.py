@@ -63,7 +63,8 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     print_summary(summary, comparison, live=live, to=out)
     span_s = (summary.last_reference_ns - summary.first_reference_ns) / 1e9
     if not live:
-        out.print(f"{span_s:.1f} s of log in {took_s:.1f} s: {span_s / took_s:.1f}x real time, start and end of the processes included")
+        speed = f"{span_s / took_s:.1f}x real time, start and end of the processes included"
+        out.print(f"{span_s:.1f} s of log in {took_s:.1f} s: {speed}")
         _say_where_it_was_cut(planned, out)
     if plan.record is not None:
         replays = "replays bit for bit" if summary.clean else "was not clean: a replay will differ where it dropped or overran"
@@ -123,4 +124,5 @@ def _say_where_it_was_cut(planned: Planned, out: Any) -> None:
     if log.end is None:
         for _ in log.recordings():
             pass
-        out.print(f"[yellow]note:[/yellow] the log ends without its closing record: {log.truncated_at or 'it was not closed in order'}")
+        where = log.truncated_at or "it was not closed in order"
+        out.print(f"[yellow]note:[/yellow] the log ends without its closing record: {where}")

@@ -12,7 +12,7 @@ from pipeline.cli.playing import play
 
 Source = Annotated[
     list[str] | None,
-    typer.Option("--source", help="STREAM=URI or BUNDLE=PATH (gopro=, comma2k19=, donkeycar=); microphone=none leaves one out. Repeatable."),
+    typer.Option("--source", help="STREAM=URI or BUNDLE=PATH (gopro=, comma2k19=, donkeycar=); STREAM=none leaves one out."),
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value over scenario.yaml, e.g. runtime.link=ray. Repeatable.")]
 Inline = Annotated[bool, typer.Option("--inline", help="One process, without Ray.")]
@@ -26,7 +26,9 @@ def run(
     inline: Inline = False,
     duration: Annotated[str | None, typer.Option("--for", help="Stop after this long, e.g. 30s.")] = None,
     set_: Set = None,
-    sink: Annotated[list[str] | None, typer.Option("--sink", help="Send decisions as JSON lines, e.g. udp:127.0.0.1:9000.")] = None,
+    sink: Annotated[
+        list[str] | None, typer.Option("--sink", help="Send decisions as JSON lines, e.g. udp:127.0.0.1:9000.")
+    ] = None,
     json_lines: Json = False,
 ) -> None:
     """Play a scenario in real time. Without --source, its own shipped log (for driving: a simulated drive)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -17,8 +18,20 @@ from pipeline.logs.truth import TruthComparison
 from pipeline.messages import Availability, Decision
 from pipeline.stages.sink import RunSummary
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+PIPED_WIDTH = 160
+"""How wide tables may be where nobody looks: rich would take a pipe for 80 columns."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A line that is longer than the terminal is the terminal's to wrap: paths and the closing line stay whole."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=stderr, highlight=False, soft_wrap=True, width=PIPED_WIDTH)
+    return console
+
+
+console = _console()
+errors = _console(stderr=True)
 
 RECENT = 8
 ACTION_STYLES = {"keep": "green", "slow": "yellow", "yield": "bold magenta", "stop": "bold red"}
@@ -49,7 +62,11 @@ class RunView:
         self._counts: Counter[str] = Counter()
         self._first_ns: int | None = None
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=40), TextColumn("{task.fields[done]}"), TimeElapsedColumn(), console=to
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=40),
+            TextColumn("{task.fields[done]}"),
+            TimeElapsedColumn(),
+            console=to,
         )
         total = duration_ns / 1e9 if duration_ns is not None else None
         self._task = self._progress.add_task("starting", total=total, done="")
@@ -116,7 +133,8 @@ def print_summary(summary: RunSummary, comparison: TruthComparison | None, *, li
         to.print(Text(f"! {failure}", style="yellow"))
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
+    """A plain table; its first column is text, the others are figures."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     table.add_column(columns[0])
     for name in columns[1:]:
@@ -125,7 +143,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _decisions_table(summary: RunSummary, *, live: bool) -> Table:
-    table = _table("Decisions", "", "count", "share")
+    table = table_of("Decisions", "", "count", "share")
     rows: list[tuple[str, int]] = [(f"action {name}", n) for name, n in sorted(summary.actions.items())]
     if live:
         rows += [("deadline met", summary.on_time), ("late", summary.late), ("skipped", summary.skipped)]
@@ -136,10 +154,18 @@ def _decisions_table(summary: RunSummary, *, live: bool) -> Table:
 
 
 def _latency_table(summary: RunSummary, *, live: bool) -> Table:
-    title = "Latency, ms (after the first 2 s)" if live else "Compute, ms (a replay's latency is its own; waiting and queueing are not shown)"
-    table = _table(title, "", "p50", "p90", "p99", "p99.9", "max")
+    title = (
+        "Latency, ms (after the first 2 s)"
+        if live
+        else "Compute, ms (a replay's latency is its own; waiting and queueing are not shown)"
+    )
+    table = table_of(title, "", "p50", "p90", "p99", "p99.9", "max")
     parts = ["latency", "decode", "encode", "fuse"] + (["wait", "runtime"] if live else [])
-    names = {"latency": "reference to decision" if live else "sum", "wait": "waiting for a late sensor", "runtime": "runtime's own share"}
+    names = {
+        "latency": "reference to decision" if live else "sum",
+        "wait": "waiting for a late sensor",
+        "runtime": "runtime's own share",
+    }
     for part in parts:
         figures = summary.latency_ns.get(part, {})
         cells = [figures.get(p) for p in ("p50", "p90", "p99", "p99.9", "max")]
@@ -149,7 +175,7 @@ def _latency_table(summary: RunSummary, *, live: bool) -> Table:
 
 def _streams_table(summary: RunSummary) -> Table:
     states = [a.name.lower() for a in Availability]
-    table = _table("Streams, as the decisions found them", "", *states, "dropped")
+    table = table_of("Streams, as the decisions found them", "", *states, "dropped")
     for stream, found in summary.availability.items():
         drops = {reason: n for (s, reason), n in summary.drops.items() if s == stream}
         dropped = ", ".join(f"{n} {reason}" for reason, n in drops.items()) or "0"
@@ -162,7 +188,7 @@ def _streams_table(summary: RunSummary) -> Table:
 
 
 def _truth_table(comparison: TruthComparison) -> Table:
-    table = _table("Against the simulated drive's ground truth", "", "")
+    table = table_of("Against the simulated drive's ground truth", "", "")
     for head, value in comparison.balanced_accuracy.items():
         table.add_row(f"{head}: balanced accuracy", f"{value:.3f}")
     table.add_row("action after policy: agreement", f"{comparison.policy_agreement:.3f}")

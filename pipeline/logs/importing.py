@@ -45,9 +45,9 @@ def import_specs(
 ) -> Imported:
     """Write the recordings of ``specs`` to ``path``, whole or not at all.
 
-    ``notices`` are kept in the log and said whenever it is replayed; ``metadata`` goes into its start record; ``on_progress`` gets
-    the seconds of recording done. Raises SourceError for a broken recording or a source without an end, LogError when
-    the log cannot be written.
+    ``notices`` are kept in the log and said whenever it is replayed; ``metadata`` goes into its start record;
+    ``on_progress`` gets the seconds of recording done. Raises SourceError for a broken recording or a source without an
+    end, LogError when the log cannot be written.
     """
     for stream, spec in specs.items():
         if spec.loop_period_ns:

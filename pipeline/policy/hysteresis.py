@@ -42,9 +42,7 @@ class HysteresisPolicy:
     memory: int
     blind_action: str
 
-    def step(
-        self, state: PolicyState, since_first_ns: int, probabilities: NDArray[np.float32], *, blind: bool
-    ) -> PolicyState:
+    def step(self, state: PolicyState, since_first_ns: int, probabilities: NDArray[np.float32], *, blind: bool) -> PolicyState:
         """The state after one more decision; ``probabilities`` float32 ``[classes]``."""
         top = int(np.argmax(probabilities))
         candidate = top if float(probabilities[top]) >= self.threshold else -1

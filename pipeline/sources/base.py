@@ -62,10 +62,10 @@ class StreamInfo:
 class Packet:
     """One sample, not yet decoded.
 
-    ``capture_ns``: of a source with ``timing == "media"`` the time since the recording began (of the sample's last row); of a ``"live"``
-    source the host's monotonic clock. ``arrival_ns``: on the same axis, when the runtime gets it (a live source's ``receive_ns``; a
-    recording's capture plus whatever delay it wants to reproduce). ``chunks`` are the bytes for the decoder, usually one;
-    a reordering video codec may need none or several before a frame comes out.
+    ``capture_ns``: of a source with ``timing == "media"`` the time since the recording began (of the sample's last row); of
+    a ``"live"`` source the host's monotonic clock. ``arrival_ns``: on the same axis, when the runtime gets it (a live
+    source's ``receive_ns``; a recording's capture plus whatever delay it wants to reproduce). ``chunks`` are the bytes for
+    the decoder, usually one; a reordering video codec may need none or several before a frame comes out.
     """
 
     capture_ns: int
@@ -101,9 +101,9 @@ class StreamNeeds:
 class SourceSpec:
     """A source, not yet opened: plain data that can travel to the process that will open it.
 
-    ``scheme`` picks the class (``video``, ``images``, ``gopro-telemetry``, ``log``, ``device`` …), ``target`` is the file, folder,
-    device or HOST:PORT. ``offset_ns`` is added to every capture time. ``loop_period_ns`` > 0 plays a recording again and again, each pass
-    that much later (a bundle gives all its streams the same period, so that they stay together).
+    ``scheme`` picks the class (``video``, ``images``, ``gopro-telemetry``, ``log``, ``device`` …), ``target`` is the file,
+    folder, device or HOST:PORT. ``offset_ns`` is added to every capture time. ``loop_period_ns`` > 0 plays a recording
+    again and again, each pass that much later (a bundle gives all its streams the same period, so that they stay together).
     """
 
     needs: StreamNeeds

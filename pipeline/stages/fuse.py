@@ -25,9 +25,7 @@ class FusionNetwork(Protocol):
     token_shapes: Mapping[str, tuple[int, int]]
     """Stream to ``(tokens, channels)``."""
 
-    def probabilities(
-        self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]
-    ) -> dict[str, NDArray[np.float32]]:
+    def probabilities(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> dict[str, NDArray[np.float32]]:
         """Head to calibrated float32 probabilities ``[classes]``, owned by the caller.
 
         ``inputs``: ``STREAM_tokens`` float32 ``[tokens, channels]`` each, ``age_s`` float32 ``[streams]``, ``mask`` float32

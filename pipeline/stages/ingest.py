@@ -66,8 +66,8 @@ class SampleReader:
 class LiveIngest:
     """Plays a source in real time.
 
-    A recording (``timing == "media"``) is paced: its media time 0 is the run's origin. A device stamps itself; what it took before
-    the origin is discarded. Ends with END, or with LOST when the source failed: that costs this stream only.
+    A recording (``timing == "media"``) is paced: its media time 0 is the run's origin. A device stamps itself; what it took
+    before the origin is discarded. Ends with END, or with LOST when the source failed: that costs this stream only.
     """
 
     def __init__(
@@ -209,8 +209,10 @@ class ReplayIngest:
         if current is not None and not self._play(current, FOREVER_NS, stop):
             return
         if not self._ended:  # the log was cut, or holds nothing of this stream
-            header = last.header if last is not None else Header(
-                stream=self._stream, seq=-1, capture_ns=self._origin_ns, receive_ns=self._origin_ns
+            header = (
+                last.header
+                if last is not None
+                else Header(stream=self._stream, seq=-1, capture_ns=self._origin_ns, receive_ns=self._origin_ns)
             )
             lost = last is not None and last.kind is AnnouncementKind.LOST
             kind = AnnouncementKind.LOST if lost else AnnouncementKind.END

@@ -38,8 +38,8 @@ class StageReport:
 class Timeline:
     """What was decided when, compactly: for comparing with ground truth.
 
-    ``reference_ns`` int64; ``classes`` maps a head to the index of its top class (-1: skipped); ``actions`` holds policy's action as an
-    index into ``action_names``. All of one length.
+    ``reference_ns`` int64; ``classes`` maps a head to the index of its top class (-1: skipped); ``actions`` holds policy's
+    action as an index into ``action_names``. All of one length.
     """
 
     reference_ns: array[int]

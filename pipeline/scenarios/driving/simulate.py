@@ -1,7 +1,7 @@
 """From a simulated drive to a log: every sensor's samples with their delays and dropouts, and the ground truth.
 
-The log is as a recorder would have written it: frames as H.264, sound as PCM blocks, telemetry rows in blocks, lines of text. The runtime
-cannot tell it from a recording but for the word *simulated* in its description.
+The log is as a recorder would have written it: frames as H.264, sound as PCM blocks, telemetry rows in blocks, lines of
+text. The runtime cannot tell it from a recording but for the word *simulated* in its description.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def stream_infos(scenario: Scenario, seed: int) -> list[StreamInfo]:
     rows_block_ns = scenario.streams["telemetry"].block_ms * 1_000_000
     camera = Encoding(codec="av:h264", width=WIDTH, height=HEIGHT)
     sound = Encoding(codec="pcm-s16", sample_rate_hz=AUDIO_HZ)
-    rows = Encoding(
-        codec="telemetry-json", channels=tuple(c.name for c in channels), units=tuple(c.unit for c in channels)
-    )
+    rows = Encoding(codec="telemetry-json", channels=tuple(c.name for c in channels), units=tuple(c.unit for c in channels))
     return [
         StreamInfo(
             stream="camera", kind="camera", encoding=camera, period_ns=CAMERA_PERIOD_NS, min_gap_ns=CAMERA_PERIOD_NS,
@@ -100,9 +98,7 @@ def stream_infos(scenario: Scenario, seed: int) -> list[StreamInfo]:
     ]  # fmt: skip
 
 
-def _recordings(
-    stream: str, packets: Iterator[Packet], late: Arrivals, heartbeats_until_ns: int = 0
-) -> Iterator[Recording]:
+def _recordings(stream: str, packets: Iterator[Packet], late: Arrivals, heartbeats_until_ns: int = 0) -> Iterator[Recording]:
     """Stamp packets as a recorder would have: in order, delayed, some lost; heartbeats between; an end."""
     seq, last_receive_ns, next_beat_ns, last_capture_ns = 0, 0, HEARTBEAT_NS, 0
     batch = list(packets) if stream != "camera" else packets
@@ -138,9 +134,7 @@ def _announce(stream: str, seq: int, capture_ns: int, receive_ns: int, kind: Ann
     return Recording(announcement=Announcement(header=header, kind=kind))
 
 
-def _delayed(
-    stream: str, packets: list[Packet] | Iterator[Packet], late: Arrivals
-) -> Iterator[tuple[Packet, int | None]]:
+def _delayed(stream: str, packets: list[Packet] | Iterator[Packet], late: Arrivals) -> Iterator[tuple[Packet, int | None]]:
     if isinstance(packets, list):
         captures_s = np.array([p.capture_ns / 1e9 for p in packets])
         delays_s = late.delays_s(stream, captures_s)

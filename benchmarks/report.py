@@ -1,0 +1,136 @@
+"""All results as one table, on the terminal and as ``README.md`` beside them: ``python -m benchmarks.report [FOLDER]``.
+
+Every figure comes from a result's file; nothing is typed here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measurement import RESULTS
+
+HEADINGS = ("measurement", "what", "target", "measured", "")
+COMPARISON_SIGNS = {"<=": "≤", ">=": "≥", "=": "=", ">": ">"}
+NEEDED = ("name", "title", "command", "quick", "skipped", "checks", "summary", "samples", "environment")
+
+
+class ReportError(Exception):
+    """A result cannot be read: names the file and the fix."""
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The results in a folder, by name. Raises ReportError for a file that is none."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ReportError(f"{path}: not JSON ({error}); measure it again") from error
+        lacking = [key for key in NEEDED if key not in result] if isinstance(result, dict) else list(NEEDED)
+        if lacking:
+            raise ReportError(f"{path}: no result of a measurement, it lacks {', '.join(lacking)}; remove it or measure it again")
+        results.append(result)
+    return results
+
+
+def rows(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
+    """One row for each target, one for each measurement that was skipped."""
+    for result in results:
+        name = f"{result['name']} (quick)" if result["quick"] else result["name"]
+        if result["skipped"]:
+            yield name, result["skipped"], "", "", "skipped"
+        for check in result["checks"]:
+            target = f"{COMPARISON_SIGNS[check['comparison']]} {_figure(check['target'], check['unit'])}"
+            yield name, check["what"], target, _figure(check["measured"], check["unit"]), "met" if check["met"] else "MISSED"
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The whole of ``README.md``."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m benchmarks.report` from the JSON files beside it: change those by measuring, not this.",
+        "",
+    ]
+    if any(result["quick"] for result in results):
+        lines += ["Figures marked *quick* show that a measurement works and prove nothing.", ""]
+    lines += ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows(results)]
+    for result in results:
+        lines += ["", f"## {result['title']}", "", f"`{result['command']}`", "", _made_on(result["environment"]), ""]
+        if result["skipped"]:
+            lines += [f"Skipped: {result['skipped']}", ""]
+        if result["samples"]:
+            lines += [f"Raw samples: [{result['samples']}]({result['samples']})", ""]
+        lines += [f"- {name}: {_cell(text)}" for name, text in _flat(result["summary"])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] = RESULTS) -> None:
+    """Print the table and write README.md."""
+    try:
+        results = read_results(folder)
+    except ReportError as error:
+        sys.exit(str(error))
+    if not results:
+        sys.exit(f"{folder}: no results; run python -m benchmarks.spine")
+    table = Table(*HEADINGS, title=f"{sum(row[-1] == 'MISSED' for row in rows(results))} targets missed")
+    styles = {"met": "green", "MISSED": "bold red", "skipped": "yellow"}
+    for row in rows(results):
+        table.add_row(*row[:-1], f"[{styles[row[-1]]}]{row[-1]}")
+    Console().print(table)
+    (folder / "README.md").write_text(markdown(results), encoding="utf-8")
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:g} {unit}".rstrip()
+
+
+def _made_on(environment: Mapping[str, Any]) -> str:
+    """The machine and the code, in one line."""
+    commit = str(environment["commit"] or "unknown")[:10]
+    changed = f" with {environment['changed_files']} files changed" if environment["changed_files"] else ""
+    load = ", ".join(f"{load:g}" for load in environment["load_average_before"])
+    return (
+        f"{environment['date']}, commit {commit}{changed}; {environment['cpu']}, {environment['cores']} cores, "
+        f"{environment['memory_bytes'] / 1e9:.0f} GB; Linux {environment['kernel']}, Python {environment['python']}, "
+        f"Ray {environment['packages']['ray']}; load before {load}"
+    )
+
+
+def _flat(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A summary's figures with their path; a mapping of plain figures stays on one line."""
+    for key, value in summary.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+            yield from _flat(value, f"{name}, ")
+        elif isinstance(value, Mapping):
+            yield name, ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "none"
+        else:
+            yield name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return "; ".join(str(v) for v in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    typer.run(main)

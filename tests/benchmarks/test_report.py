@@ -1,0 +1,89 @@
+import gzip
+import json
+
+import pytest
+
+from benchmarks.measurement import Check, Outcome, Skipped, make_result, percentiles, write_samples
+from benchmarks.memory import growth
+from benchmarks.report import ReportError, markdown, read_results, rows
+
+
+def outcome(measured: float | None = 1.25) -> Outcome:
+    checks = (
+        Check(what="share p50", measured=measured, comparison="<=", target=1.5, unit="ms"),
+        Check(what="lost | gone", measured=3, comparison="=", target=0),
+    )
+    return Outcome(checks=checks, summary={"frames": 7, "parts": {"p50": 0.5, "p99.9": None}}, samples={"t": {"ns": [1, 2]}})
+
+
+def skip(_setting: object) -> Outcome:
+    raise Skipped("no camera here; plug one in")
+
+
+def test_result_written_and_read_gives_its_figures_in_the_table(tmp_path):
+    make_result("live", "Live", lambda _: outcome(), quick=False, out=tmp_path)
+    found = list(rows(read_results(tmp_path)))
+    assert found == [("live", "share p50", "≤ 1.5 ms", "1.25 ms", "met"), ("live", "lost | gone", "= 0", "3", "MISSED")]
+
+
+def test_result_holds_environment_command_and_raw_samples(tmp_path):
+    make_result("live", "Live", lambda _: outcome(), quick=True, out=tmp_path)
+    (result,) = read_results(tmp_path)
+    assert result["command"] == "python -m benchmarks.spine live --quick"
+    assert {"date", "commit", "cpu", "cores", "memory_bytes", "kernel", "python", "packages", "load_average_before"} <= set(
+        result["environment"]
+    )
+    samples = json.loads(gzip.decompress((tmp_path / result["samples"]).read_bytes()))
+    assert samples == {"t": {"ns": [1, 2]}}
+
+
+def test_skipped_measurement_shows_its_reason_and_counts_as_nothing(tmp_path):
+    make_result("live", "Live", skip, quick=False, out=tmp_path)
+    results = read_results(tmp_path)
+    assert list(rows(results)) == [("live", "no camera here; plug one in", "", "", "skipped")]
+    assert "Skipped: no camera here; plug one in" in markdown(results)
+
+
+def test_unmeasured_figure_misses_its_target(tmp_path):
+    make_result("live", "Live", lambda _: outcome(measured=None), quick=False, out=tmp_path)
+    assert next(iter(rows(read_results(tmp_path))))[3:] == ("not measured", "MISSED")
+
+
+def test_markdown_escapes_bars_marks_quick_and_follows_the_file(tmp_path):
+    make_result("live", "Live", lambda _: outcome(), quick=True, out=tmp_path)
+    path = tmp_path / "live.json"
+    path.write_text(path.read_text().replace("1.25", "1.75").replace('"frames": 7', '"frames": 8'))
+    text = markdown(read_results(tmp_path))
+    assert "| live (quick) | lost \\| gone | = 0 | 3 | MISSED |" in text
+    assert "1.75 ms" in text and "1.25" not in text
+    assert "- frames: 8" in text and "- parts: p50 0.5, p99.9 –" in text
+    assert "prove nothing" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "live"}'])
+def test_file_that_is_no_result_is_refused_by_name(tmp_path, content):
+    (tmp_path / "odd.json").write_text(content)
+    with pytest.raises(ReportError, match=r"odd\.json"):
+        read_results(tmp_path)
+
+
+def test_samples_beyond_the_limit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.measurement.MAX_SAMPLES_BYTES", 10)
+    with pytest.raises(ValueError, match="measure for a shorter time"):
+        write_samples(tmp_path / "a.samples.json.gz", {"t": {"ns": list(range(100))}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_percentile_is_none_where_too_few_samples_lie_beyond():
+    found = percentiles([1_000_000.0] * 99 + [5_000_000.0], 1e6)
+    assert found["p50"] == 1.0 and found["p99"] is not None and found["p99.9"] is None and found["max"] == 5.0
+
+
+def test_growth_is_the_slope_after_the_second_minute_only():
+    def line(event_s: float, mb: float) -> dict[str, float]:
+        return {"event_s": event_s, "wall_s": event_s / 10, "rss_bytes": mb * 1e6}
+
+    lines = [line(0, 10), line(60, 80), line(120, 100), line(180, 101), line(240, 102)]
+    assert growth(lines, "event_s") == pytest.approx(1.0)
+    assert growth(lines, "wall_s") == pytest.approx(10.0)
+    assert growth(lines[:4], "event_s") is None
