@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 
 PACKAGES = (
-    "chiasm", "numpy", "ray", "iceoryx2", "onnxruntime", "av", "opencv-python-headless", "pyarrow", "mcap", "hdrhistogram", "panda3d",
+    "chiasm", "numpy", "ray", "iceoryx2", "onnxruntime", "av", "opencv-python-headless", "pyarrow", "mcap", "hdrhistogram",
+    "panda3d",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 

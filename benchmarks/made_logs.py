@@ -29,7 +29,10 @@ def _received_ns(recording: Recording) -> int:
 
 
 def write_gopro_log(path: Path, gopro: Path, seconds: int) -> None:
-    """The looped GoPro recording's packets as a log: what `chiasm record` writes, without waiting for real time to pass."""
+    """The looped GoPro recording's packets as a log: what `chiasm record` writes, without waiting for real time to pass.
+
+    (`pipeline.logs.importing` reads a recording once, and this one is too short to measure on; a loop has no end.)
+    """
     specs = plan_live("driving", [f"gopro={gopro}?loop=true"], []).plan.sources
     with ExitStack() as stack:
         sources = [stack.enter_context(open_source(spec)) for spec in specs.values()]

@@ -15,7 +15,10 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def pss_bytes(processes: list[psutil.Process]) -> dict[str, int]:
-    """Proportional set size by process (shared pages are shared out), named ``name/pid``. Those that ended meanwhile are left out."""
+    """Proportional set size by process (shared pages are shared out), named ``name/pid``.
+
+    Those that ended meanwhile are left out.
+    """
     found = {}
     for process in processes:
         try:

@@ -13,7 +13,7 @@ from benchmarks.live_process import deciding, source_arguments
 from benchmarks.measurement import Check, Outcome, Setting, run_as_module
 from benchmarks.processes import alive, family
 from pipeline.decision_json import decision_from_json
-from pipeline.logs.reader import LogReader
+from pipeline.logs.reader import LogError, LogReader
 
 TITLE = "Stopping a recorded run on Ray"
 ROUNDS, QUICK_ROUNDS = 3, 1
@@ -72,7 +72,7 @@ def _stopped(setting: Setting, which: signal.Signals, number: int) -> dict[str, 
     return {
         "last_decision_s": max(0.0, (published_ns - signalled_ns) / 1e9),
         "log_s": (log.stat().st_mtime_ns - signalled_wall_ns) / 1e9,
-        "log_closed": LogReader(log).end is not None,
+        "log_closed": _is_closed(log),
         "driver_gone_s": (driver_gone_ns - signalled_ns) / 1e9,
         "all_gone_s": (all_gone_ns - signalled_ns) / 1e9,
         "processes_before": len(members),
@@ -81,6 +81,13 @@ def _stopped(setting: Setting, which: signal.Signals, number: int) -> dict[str, 
         "files_left": len(_files_of(pid)),
         "exit_code": exit_code,
     }
+
+
+def _is_closed(log: Path) -> bool:
+    try:
+        return LogReader(log).end is not None
+    except LogError:
+        return False
 
 
 def _files_of(pid: int) -> list[Path]:

@@ -1,8 +1,9 @@
 """Makes docs/demo.svg and docs/summary.svg from a real run: ``.venv/bin/python docs/make_pictures.py [SOURCE ...] [--inline]``.
 
-Plays the driving scenario in real time (its shipped simulated drive, unless sources are given as on the command line) and keeps the
-live view of the moment at which the most different actions are on the screen, and the summary. Run it again whenever the engines,
-the shipped drive or the view change. Nothing in the pictures is drawn by hand; only the web font that rich links to is left out.
+Plays the driving scenario in real time (its shipped simulated drive, unless sources are given as on the command line). Keeps the
+live view of the moment at which most different actions are on the screen, and the summary. Run it again, on an otherwise idle
+machine, whenever the engines, the shipped drive or the view change. Nothing is drawn by hand; only the web font that rich links
+to is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.cli.planning import plan_live
 from pipeline.cli.view import RunView, print_summary
 from pipeline.logs.reader import LogReader
 from pipeline.logs.truth import compare_with_truth
-from pipeline.messages import Decision
+from pipeline.messages import Availability, Decision
 
 DOCS = Path(__file__).parent
 COLUMNS = 108
@@ -39,15 +40,15 @@ def main(
     view = RunView(title, planned.duration_ns, live=True, to=_screen())
     origins = [0]
     recent: list[Decision] = []
-    best = 0
+    best = (0, 0, 0)
 
     def show(decisions: list[Decision]) -> None:
         nonlocal best
         view.add(decisions, origins[0])
         recent[:] = [*recent, *decisions][-8:]
-        actions = len({d.action for d in recent})
-        if actions > best:
-            best = actions
+        score = (len(recent), len({d.action for d in recent}), _present(recent[-1]))
+        if score > best:
+            best = score
             _write("demo.svg", view._render())  # what rich shows 8 times a second
 
     def began(origin_ns: int, _infos: object) -> None:
@@ -73,6 +74,11 @@ def main(
     print_summary(summary, comparison, live=True, to=screen)
     screen.print(summary.closing_line(), soft_wrap=True)
     _save("summary.svg", screen)
+
+
+def _present(decision: Decision) -> int:
+    admitted = decision.receipt.admitted if decision.receipt is not None else ()
+    return sum(a.availability is Availability.PRESENT for a in admitted)
 
 
 def _screen() -> Console:

@@ -27,6 +27,8 @@ class _Window:
 
     end_ns: int
     header: Header
+    after_ns: int
+    """The stream had spoken up to here before: it is settled to there, and this window serves later reference times only."""
     tokens: Tokens | None = None
     arrived_ns: int = 0
     lost: bool = False
@@ -76,12 +78,15 @@ class _Lane:
         self.grid = WindowGrid(contract.window, origin_ns)
         self.windows: deque[_Window] = deque()
         self.early: dict[tuple[int, int], tuple[Tokens, int]] = {}
-        self.alive: deque[tuple[int, int]] = deque()
+        self.alive: deque[tuple[int, int, int]] = deque()
+        """Capture and receive time of each word, and up to when the stream had spoken before it."""
         self.epoch = -1
         self.seq = -1
         self.last_capture_ns = -(2**62)
         self.spoken_to_ns = -(2**62)
         self.watermark_ns = -(2**62)
+        self.heard_ns = -(2**62)
+        """Where the watermark of the stamps alone is: unlike that of a reader at its log's end never FOREVER."""
         self.ended: AnnouncementKind | None = None
 
     def settled(self, reference_ns: int, now_ns: int | None, in_flight_ns: int) -> bool:
@@ -102,7 +107,10 @@ class _Lane:
         return [
             w
             for w in reversed(self.windows)
-            if w.end_ns <= reference_ns and w.header.capture_ns <= reference_ns and w.header.receive_ns <= latest_ns
+            if w.end_ns <= reference_ns
+            and w.after_ns < reference_ns
+            and w.header.capture_ns <= reference_ns
+            and w.header.receive_ns <= latest_ns
         ]
 
     def complete(self, reference_ns: int) -> bool:
@@ -138,7 +146,10 @@ class _Lane:
 
     def _absence(self, reference_ns: int, any_window: bool) -> Availability:
         since_ns, latest_ns = reference_ns - self.contract.liveness_ns, reference_ns + self.contract.wait_ns
-        alive = any(since_ns <= capture <= reference_ns and receive <= latest_ns for capture, receive in self.alive)
+        alive = any(
+            since_ns <= capture_ns <= reference_ns and after_ns < reference_ns and receive_ns <= latest_ns
+            for capture_ns, receive_ns, after_ns in self.alive
+        )
         if not alive:
             return Availability.MISSING
         if self.contract.sparse:
@@ -150,8 +161,9 @@ class _Lane:
         in_time_ns, stale_ns = reference_ns + self.contract.wait_ns, reference_ns - self.contract.max_age_ns
         while len(self.windows) > 1:
             following = self.windows[1]
-            serves = following.tokens is not None and following.header.receive_ns <= in_time_ns
-            if following.end_ns > reference_ns or not (serves or self.windows[0].lost or following.end_ns < stale_ns):
+            # A following one that came too late for this time may not be known yet in another order of arrival: it decides nothing.
+            is_owed = max(following.end_ns, following.after_ns + 1) <= reference_ns and following.header.receive_ns <= in_time_ns
+            if not is_owed or not (following.tokens is not None or self.windows[0].lost or following.end_ns < stale_ns):
                 break
             self.windows.popleft()
         while len(self.alive) > 1 and self.alive[0][0] < reference_ns - self.contract.liveness_ns:
@@ -186,10 +198,14 @@ class AdmissionMachine:
         if announcement.kind is AnnouncementKind.SAMPLE and not self._accept_sample(lane, header, now_ns):
             return
         lane.watermark_ns = max(lane.watermark_ns, announcement.watermark_ns)
+        if announcement.kind is not AnnouncementKind.WATERMARK:
+            lane.heard_ns = max(lane.heard_ns, header.receive_ns - 1)
         if announcement.kind is AnnouncementKind.HEARTBEAT:
-            lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
-            lane.alive.append((header.capture_ns, header.receive_ns))
+            self._count_if_late(lane, header)
+            self._note_alive(lane, header)
         elif announcement.kind in (AnnouncementKind.END, AnnouncementKind.LOST):
+            if announcement.kind is AnnouncementKind.END and header.stream == self.contract.reference_stream:
+                self._append_synthetic_before(lane.heard_ns, now_ns)  # it may have been silent for long before it ended
             lane.ended = announcement.kind
         self._advance_by_stamps(now_ns)
 
@@ -200,20 +216,28 @@ class AdmissionMachine:
         if header.capture_ns <= lane.last_capture_ns:
             self.counts[header.stream, "out_of_order"] += 1
             return False
-        if header.capture_ns <= self._decided_ns and header.receive_ns <= self._decided_ns + lane.contract.wait_ns:
-            self.counts[header.stream, "late_announcement"] += 1
+        self._count_if_late(lane, header)
         lane.watermark_ns = max(lane.watermark_ns, header.receive_ns - 1)
         if header.stream == self.contract.reference_stream:
             self._reference_sample(header, now_ns)
         lane.ended = None
         lane.epoch, lane.seq, lane.last_capture_ns = header.epoch, header.seq, header.capture_ns
-        lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
-        lane.alive.append((header.capture_ns, header.receive_ns))
+        after_ns = lane.spoken_to_ns
+        self._note_alive(lane, header)
         for end_ns in lane.grid.push(header):
-            window = _Window(end_ns, header)
+            window = _Window(end_ns, header, after_ns)
             window.tokens, window.arrived_ns = lane.early.pop((header.epoch, end_ns), (None, 0))
             lane.windows.append(window)
         return True
+
+    def _count_if_late(self, lane: _Lane, header: Header) -> None:
+        is_owed = max(header.capture_ns, lane.spoken_to_ns + 1) <= self._decided_ns
+        if is_owed and header.receive_ns <= self._decided_ns + lane.contract.wait_ns:
+            self.counts[header.stream, "late_announcement"] += 1
+
+    def _note_alive(self, lane: _Lane, header: Header) -> None:
+        lane.alive.append((header.capture_ns, header.receive_ns, lane.spoken_to_ns))
+        lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
 
     def tokens(self, tokens: Tokens, now_ns: int = 0) -> None:
         """An encoder's output came. The tokens must stay valid: the caller copies what a link only lends."""
@@ -277,7 +301,7 @@ class AdmissionMachine:
             return heard_ns
         if self.contract.stop_after_ns is not None:
             return self.contract.stop_after_ns + self.contract.period_ns
-        return max((lane.spoken_to_ns for lane in self._lanes.values()), default=-(2**62))
+        return max((lane.heard_ns for lane in self._lanes.values()), default=-(2**62))
 
     def _append_fixed_rate(self, until_ns: int, now_ns: int) -> None:
         stop_ns = self.contract.stop_after_ns

@@ -89,7 +89,6 @@ class RuntimeConfig(_Frozen):
     ray_address: str | None = None
     horizon_ms: PositiveInt = 2000
     frames_in_flight: PositiveInt = 8
-    restarts: int = Field(default=3, ge=0)
 
 
 class Scenario(_Frozen):

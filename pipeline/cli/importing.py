@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.planning import check_output
+from pipeline.cli.planning import check_output, started_together
 from pipeline.cli.view import console, progress_bar
 from pipeline.config import SCENARIOS, load_scenario, scenario_folder
 from pipeline.logs.importing import import_specs
@@ -28,9 +28,7 @@ class Format(StrEnum):
 
 
 def import_recording(
-    form: Annotated[
-        Format, typer.Argument(metavar="gopro|comma2k19|donkeycar", help="What kind it is.", show_default=False)
-    ],
+    form: Annotated[Format, typer.Argument(metavar="gopro|comma2k19|donkeycar", help="What kind it is.", show_default=False)],
     source: Annotated[str, typer.Argument(help="The recording: a file (gopro) or a folder.")],
     log: Annotated[Path, typer.Argument(help="The log (MCAP) to write.")],
     scenario: Annotated[str, typer.Option("--scenario", help="Whose streams and channels to fill.")] = "driving",
@@ -42,11 +40,10 @@ def import_recording(
     check_output(log)
     assigned = assign_sources(config.needs(recording=True), [f"{form.value}={source}", *(also or [])], {})
     metadata = {} if folder.is_relative_to(SCENARIOS) else {"scenario_folder": str(folder.resolve())}
-    total_s = _duration_s(assigned.specs)
+    specs = started_together(assigned.specs)
+    total_s = _duration_s(specs)
     with progress_bar(f"importing {form.value}", total_s, "s") as advance:
-        imported = import_specs(
-            log, config, assigned.specs, notices=assigned.notices, metadata=metadata, on_progress=advance
-        )
+        imported = import_specs(log, config, specs, notices=assigned.notices, metadata=metadata, on_progress=advance)
     for notice in assigned.notices:
         console.print(f"[yellow]note:[/yellow] {notice}")
     for (stream, reason), count in imported.dropped.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -39,11 +40,11 @@ def main() -> None:
         _refuse(one_line(error))
     except USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
-        _refuse(f"{one_line_of(error.format_message())} See {context.command_path if context else 'chiasm'} --help")
+        _refuse(f"{one_line_of(error.format_message()).rstrip('.')}; see {context.command_path if context else 'chiasm'} --help")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # who read our output is gone, and so must not be flushed to
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - or the exit would flush to who is gone
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.plan import RunPlan, load_manifests
 from pipeline.cli.errors import UsageError
 from pipeline.config import Scenario, load_scenario, scenario_folder
 from pipeline.logs.reader import LogReader
+from pipeline.sinks.base import open_sink
 from pipeline.sources.assign import NOT_VALIDATED, assign_sources
+from pipeline.sources.base import SourceSpec, StreamInfo
 from pipeline.sources.opening import duration_of, open_source
-from pipeline.sources.base import SourceSpec
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -26,13 +28,8 @@ class Planned:
     duration_ns: int | None
     truth_log: Path | None
     about: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Probed:
-    stream: str
-    origin: str
-    simulated: bool
+    infos: Mapping[str, StreamInfo]
+    """The streams whose sources could be opened before the run: files and logs."""
 
 
 def parse_duration_s(text: str, option: str) -> float:
@@ -54,44 +51,49 @@ def plan_live(
     decides: bool = True,
 ) -> Planned:
     """The plan of a live run. Every source is opened once here, so that what is wrong is said before anything starts."""
+    for_ns = int(parse_duration_s(duration, "--for") * 1e9) if duration is not None else None
     folder = scenario_folder(scenario_name)
     scenario = load_scenario(folder, overrides)
     if record is not None:
         check_output(record)
     assigned = assign_sources(scenario.needs(recording=record is not None), sources, _defaults(scenario, folder, bool(sources)))
-    if not assigned.specs:
+    specs = started_together(assigned.specs)
+    if not specs:
         raise UsageError("no stream has a source; give --source STREAM=URI for at least one")
     if decides:
         load_manifests(scenario, folder)
-    probed = [_probe(spec) for spec in assigned.specs.values()]
-    notices = assigned.notices
-    real = [i.stream for i in probed if not i.simulated]
-    if real and not notices:  # a log says only once it is open whether it was simulated
-        notices = (f"{', '.join(real)}: {NOT_VALIDATED}",)
-    for_ns = int(parse_duration_s(duration, "--for") * 1e9) if duration is not None else None
+    for uri in sinks or ():
+        with open_sink(uri):
+            pass
+    infos = {stream: info for stream, spec in specs.items() if (info := _probe(spec)) is not None}
+    notices = assigned.notices or _not_validated(infos)  # a log says only once it is open whether it was simulated
     plan = RunPlan(
         scenario=scenario,
         folder=folder,
-        sources=assigned.specs,
+        sources=specs,
         record=record,
         sinks=tuple(sinks or ()),
         for_ns=for_ns,
         notices=notices,
         decides=decides,
     )
-    targets = {spec.target for spec in assigned.specs.values() if spec.scheme == "log"}
-    truth_log = Path(targets.pop()) if len(targets) == 1 and not any(s.loop_period_ns for s in assigned.specs.values()) else None
+    targets = {spec.target for spec in specs.values() if spec.scheme == "log"}
+    truth_log = Path(targets.pop()) if len(targets) == 1 and not any(s.loop_period_ns for s in specs.values()) else None
     return Planned(
         plan=plan,
-        duration_ns=for_ns if for_ns is not None else _duration_ns(assigned.specs),
+        duration_ns=for_ns if for_ns is not None else _duration_ns(specs),
         truth_log=truth_log,
-        about=", ".join(dict.fromkeys(i.origin for i in probed)),
+        about=", ".join(dict.fromkeys(_origin(spec, infos) for spec in specs.values())),
+        infos=infos,
     )
 
 
-def plan_replay(log_path: Path, overrides: list[str], speed: str) -> Planned:
+def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Path | None = None) -> Planned:
     """The plan of an event-time replay, with the scenario that the log names."""
+    factor = _speed(speed)
     log = LogReader(log_path)
+    if record is not None:
+        check_output(record)
     folder = scenario_folder(log.metadata.get("scenario_folder") or log.scenario)
     scenario = load_scenario(folder, overrides)
     load_manifests(scenario, folder)
@@ -108,11 +110,13 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str) -> Planned:
             if stream in log.streams
         },
         replay_log=log_path,
-        speed=_speed(speed),
+        speed=factor,
         stop_after_ns=stop_after_ns,
+        record=record,
+        notices=tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams),
     )
     about = ", ".join(dict.fromkeys(i.origin for i in log.streams.values()))
-    return Planned(plan=plan, duration_ns=None, truth_log=log_path, about=about)
+    return Planned(plan=plan, duration_ns=None, truth_log=log_path, about=about, infos=log.streams)
 
 
 def check_output(path: Path) -> None:
@@ -148,16 +152,35 @@ def _defaults(scenario: Scenario, folder: Path, given: bool) -> dict[str, Source
     }
 
 
-def _probe(spec: SourceSpec) -> _Probed:
+def _probe(spec: SourceSpec) -> StreamInfo | None:
     """Open and close the source. Devices and sockets are left to the actor that will own them."""
     if _is_live(spec):
-        return _Probed(stream=spec.needs.stream, origin=f"{spec.scheme} {spec.target}", simulated=False)
+        return None
     with open_source(spec) as source:
-        return _Probed(stream=spec.needs.stream, origin=source.info.origin or spec.target, simulated=source.info.simulated)
+        return source.info
+
+
+def _origin(spec: SourceSpec, infos: Mapping[str, StreamInfo]) -> str:
+    info = infos.get(spec.needs.stream)
+    return info.origin or spec.target if info is not None else f"{spec.scheme} {spec.target}"
+
+
+def _not_validated(infos: Mapping[str, StreamInfo]) -> tuple[str, ...]:
+    real = [stream for stream, info in infos.items() if not info.simulated]
+    return (f"{', '.join(real)}: {NOT_VALIDATED}",) if real else ()
 
 
 def _is_live(spec: SourceSpec) -> bool:
     return spec.scheme.endswith("-device") or spec.scheme.startswith("udp-")
+
+
+def started_together(specs: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
+    """Nothing is captured before a run begins: a recording moved to before its start moves the other recordings later instead."""
+    recordings = {stream: spec for stream, spec in specs.items() if not _is_live(spec)}
+    earliest_ns = min((spec.offset_ns for spec in recordings.values()), default=0)
+    if earliest_ns >= 0:
+        return specs
+    return {**specs, **{s: replace(spec, offset_ns=spec.offset_ns - earliest_ns) for s, spec in recordings.items()}}
 
 
 def _duration_ns(specs: dict[str, SourceSpec]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -9,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
+from actors.wiring import edges_of
 from pipeline.cli.errors import RunFailed
 from pipeline.cli.planning import Planned
 from pipeline.cli.view import RunView, console, errors, print_summary
 from pipeline.decision_json import decision_to_json
+from pipeline.links.shared_memory import bytes_needed, check_memory
 from pipeline.logs.reader import LogReader
 from pipeline.logs.truth import TruthComparison, compare_with_truth
 from pipeline.messages import Decision
@@ -46,8 +49,7 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
 
     def show(decisions: list[Decision]) -> None:
         if json_lines:
-            sys.stdout.write("".join(decision_to_json(d) + "\n" for d in decisions))
-            sys.stdout.flush()
+            _write_lines(decisions, run)
         if view is not None:
             view.add(decisions, played.origin_ns)
 
@@ -72,14 +74,33 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     out.print(summary.closing_line(), soft_wrap=True)
 
 
+def _write_lines(decisions: list[Decision], run: _Run) -> None:
+    """One JSON line a decision. A reader that has gone (``| head``) ends the run in order."""
+    try:
+        sys.stdout.write("".join(decision_to_json(d) + "\n" for d in decisions))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+        run.stop()
+
+
 def _make_run(planned: Planned, *, inline: bool, show: Callable[[list[Decision]], None], began: Callable[..., None]) -> _Run:
     if inline:
         from actors.inline import InlineRun
 
         return InlineRun(planned.plan, on_decisions=show, on_start=began)
+    _check_shared_memory(planned)
     from actors.deploy import RayRun
 
     return RayRun(planned.plan, on_decisions=show, on_start=began)
+
+
+def _check_shared_memory(planned: Planned) -> None:
+    """Say that the links will not fit before Ray starts, not after. (Each stage looks again when it makes its own.)"""
+    runtime = planned.plan.scenario.runtime
+    if runtime.link != "ray" and runtime.ray_address is None:
+        edges = edges_of(planned.plan, planned.infos)
+        check_memory(sum(bytes_needed(edge.spec) for edge in edges), f"this run's {len(edges)} edges")
 
 
 def _finish(run: _Run) -> RunSummary:

@@ -16,8 +16,11 @@ def replay(
     log: Annotated[Path, typer.Argument(help="A log that run, record, simulate or import wrote.")],
     speed: Annotated[str, typer.Option("--speed", help="1 for real time, another factor, or max.")] = "max",
     inline: Inline = False,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Write streams and decisions to another log, for chiasm compare.")
+    ] = None,
     set_: Set = None,
     json_lines: Json = False,
 ) -> None:
     """Replay a log by its own stamps: the same decisions at any speed, inline or on Ray, over either link."""
-    play(plan_replay(log, set_ or [], speed), inline=inline, json_lines=json_lines)
+    play(plan_replay(log, set_ or [], speed, record=record), inline=inline, json_lines=json_lines)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.config import Scenario
 from pipeline.logs.writer import LogWriter
-from pipeline.messages import FOREVER_NS, Announcement, AnnouncementKind, Header, Recording
+from pipeline.messages import Announcement, AnnouncementKind, Header, Recording
 from pipeline.sources.base import Source, SourceError, SourceSpec, StreamInfo
 from pipeline.sources.opening import open_source
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from actors.deploy import RUNS, RayRun
+from actors.deploy import RUNS, RayRun, start_ray
 from actors.inline import run_inline
 from pipeline.cli.planning import plan_live, plan_replay
 from pipeline.messages import Availability, Decision
 from pipeline.stages.sink import RunSummary
 
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    """One Ray for all these runs: starting and stopping it is what takes most of the time."""
+    import ray
+
+    start_ray(None)
+    yield
+    ray.shutdown()
 
 
 def replay_on_ray(log: Path, *overrides: str, speed: str = "max") -> RunSummary:

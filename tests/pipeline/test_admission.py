@@ -226,7 +226,7 @@ def test_hole_in_the_sound_breaks_windows_instead_of_padding_them():
     desk.at(250)
     desk.sample("camera", 200, 250)
     desk.sample("camera", 250)
-    at_200, at_250 = desk.run_to(262)
+    at_200, at_250 = desk.run_to(292)
     assert of(at_200, "microphone").availability is Availability.STALE
     assert not of(at_200, "microphone").overrun  # nothing was owed
     assert of(at_250, "microphone").overrun  # 150..250 is whole again, and owed
@@ -368,7 +368,7 @@ def test_lost_reference_stream_costs_its_tokens_and_not_the_decisions():
     desk.at(50).sample("camera", 50)
     desk.say("camera", AnnouncementKind.LOST, 60, 60 * MS)
     decided = desk.run_to(230)
-    assert times_ms(decided) == [50, 100, 150]
+    assert times_ms(decided) == [50, 100, 150, 200]
     assert of(decided[-1], "camera").availability is Availability.STALE
     assert of(decided[-1], "telemetry").availability is Availability.PRESENT
 
