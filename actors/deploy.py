@@ -31,7 +31,8 @@ from actors.supervisor import Supervisor
 from actors.telemetry import TelemetryActor
 from actors.text import TextActor
 from actors.wiring import Edge, LinkKind, RunIdentity, edges_of, encoder_stages
-from pipeline.links.shared_memory import SharedMemoryNode, sweep, sweep_dead
+from pipeline.links.shared_memory import SharedMemoryNode
+from pipeline.links.sweeping import sweep, sweep_dead
 from pipeline.logs.reader import LogReader
 from pipeline.messages import Decision
 from pipeline.sources.base import StreamInfo
@@ -106,8 +107,8 @@ class RayRun:
         for one in opened:
             if not before_ns <= one.now_ns <= after_ns:
                 raise DeployError(
-                    f"stage {one.stage}: its host's monotonic clock differs from this one's; stamps of several hosts are not mapped "
-                    "yet, so place all actors on one host"
+                    f"stage {one.stage}: its host's monotonic clock differs from this one's; "
+                    "stamps of several hosts are not mapped yet, so place all actors on one host"
                 )
         return {one.stage: one for one in opened}
 
@@ -171,7 +172,7 @@ def start_ray(address: str | None) -> bool:
     if address is not None:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
         return False
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray secures its local cluster with a token of its own and says so on stderr at each start; that it does is enough.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)

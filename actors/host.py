@@ -1,4 +1,4 @@
-"""What a process asks of its host before a run: memory that stays mapped, and no garbage collection of what start-up left behind."""
+"""What a process asks of its host before a run: memory that stays mapped, and no collection of what start-up left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stream's way in: its source (or its part of a log), its decoder, and the ingest stage over both. Used inline and by actors."""
+"""One stream's way in: its source (or its part of a log), its decoder, the ingest stage over both. Used inline and by actors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.clock import Clock
 from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.logs.reader import LogReader
-from pipeline.sources.opening import open_source
 from pipeline.sources.base import Source, StreamInfo
+from pipeline.sources.opening import open_source
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
 from pipeline.stages.sink import StageReport
 

@@ -84,7 +84,11 @@ def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
     edges = [
         _edge(stream, "fusion", 1024, SMALL),
         _edge(stream, encoder, capacity, max_bytes),
-        Edge(sender=encoder, receiver="fusion", spec=EdgeSpec(name=f"{encoder}>fusion/{stream}", capacity=256, max_bytes=LINES)),
+        Edge(
+            sender=encoder,
+            receiver="fusion",
+            spec=EdgeSpec(name=f"{encoder}>fusion/{stream}", capacity=256, max_bytes=LINES),
+        ),
     ]
     if plan.is_replay:
         edges += [_edge(stage, stream, 64, SMALL) for stage in (encoder, "fusion", "sink")]
@@ -92,4 +96,5 @@ def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
 
 
 def _edge(sender: str, receiver: str, capacity: int, max_bytes: int) -> Edge:
-    return Edge(sender=sender, receiver=receiver, spec=EdgeSpec(name=f"{sender}>{receiver}", capacity=capacity, max_bytes=max_bytes))
+    spec = EdgeSpec(name=f"{sender}>{receiver}", capacity=capacity, max_bytes=max_bytes)
+    return Edge(sender=sender, receiver=receiver, spec=spec)

@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """This host's monotonic clock."""
+    """The host's monotonic clock."""
 
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC, in ns."""

@@ -51,7 +51,7 @@ class StreamConfig(_Frozen):
 
     @property
     def liveness_ns(self) -> int:
-        """Without a word for this long a stream is missing: three heartbeats, or its maximum age if that is longer (not if sparse)."""
+        """Without a word for this long a stream is missing: three heartbeats if sparse, else a second or its maximum age."""
         heartbeats_ms = 3 * self.heartbeat_ms if self.sparse else 1000
         return (heartbeats_ms if self.sparse else max(heartbeats_ms, self.max_age_ms)) * 1_000_000
 

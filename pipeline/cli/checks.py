@@ -166,14 +166,13 @@ def shared_memory() -> Check:
     """What the links of a run on Ray take, and Ray's own store, is free."""
     from actors.wiring import edges_of
     from pipeline.cli.planning import plan_live
-    from pipeline.links.shared_memory import MEMORY_FOLDER, bytes_needed
-    from pipeline.sources.assign import open_source
+    from pipeline.links.shared_memory import bytes_needed
+    from pipeline.links.sweeping import MEMORY_FOLDER
 
     if not MEMORY_FOLDER.is_dir():
         return Check(name="/dev/shm", fine=False, found="not there", fix="run with --inline; links use Linux's shared memory")
-    plan = plan_live("driving", [], []).plan
-    infos = {stream: open_source(spec).info for stream, spec in plan.sources.items()}
-    needed = OBJECT_STORE_BYTES + sum(bytes_needed(edge.spec) for edge in edges_of(plan, infos))
+    planned = plan_live("driving", [], [])
+    needed = OBJECT_STORE_BYTES + sum(bytes_needed(edge.spec) for edge in edges_of(planned.plan, planned.infos))
     usage = shutil.disk_usage(MEMORY_FOLDER)
     found = f"{usage.free / 1e6:.0f} of {usage.total / 1e6:.0f} MB free; chiasm run driving takes {needed / 1e6:.0f} MB"
     fix = f"run with --inline, or mount -o remount,size=1G {MEMORY_FOLDER}; in a container docker run --shm-size=1g"
@@ -183,7 +182,8 @@ def shared_memory() -> Check:
 def iceoryx2_round_trip() -> Check:
     """A message through shared memory and its event, sent and received."""
     from pipeline.links.base import EdgeSpec
-    from pipeline.links.shared_memory import SharedMemoryNode, sweep
+    from pipeline.links.shared_memory import SharedMemoryNode
+    from pipeline.links.sweeping import sweep
     from pipeline.messages import Progress
 
     edge = EdgeSpec(name="doctor>doctor", capacity=8, max_bytes=64)

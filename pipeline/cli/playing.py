@@ -39,6 +39,8 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     out = errors if json_lines else console
     plan = planned.plan
     live = not plan.is_replay
+    if not inline:
+        _check_shared_memory(planned)
     for notice in plan.notices:
         out.print(f"[yellow]note:[/yellow] {notice}")
     played = _Played()
@@ -89,7 +91,6 @@ def _make_run(planned: Planned, *, inline: bool, show: Callable[[list[Decision]]
         from actors.inline import InlineRun
 
         return InlineRun(planned.plan, on_decisions=show, on_start=began)
-    _check_shared_memory(planned)
     from actors.deploy import RayRun
 
     return RayRun(planned.plan, on_decisions=show, on_start=began)
@@ -100,7 +101,7 @@ def _check_shared_memory(planned: Planned) -> None:
     runtime = planned.plan.scenario.runtime
     if runtime.link != "ray" and runtime.ray_address is None:
         edges = edges_of(planned.plan, planned.infos)
-        check_memory(sum(bytes_needed(edge.spec) for edge in edges), f"this run's {len(edges)} edges")
+        check_memory(sum(bytes_needed(edge.spec) for edge in edges), "this run")
 
 
 def _finish(run: _Run) -> RunSummary:

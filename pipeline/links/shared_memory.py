@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import secrets
-import shutil
 import time
 import zlib
 from collections.abc import Sequence
@@ -21,12 +19,9 @@ from typing import Any, Final, Self
 import numpy as np
 
 from pipeline.links.base import EdgeSpec, LinkError, check_name
+from pipeline.links.sweeping import MEMORY_FOLDER, OWNER_FILE, identity_of, prefix_of
 from pipeline.links.wire import HEADER_BYTES, Envelope, WireHeader, decode_with_envelope, encode
 from pipeline.messages import Message
-
-MEMORY_FOLDER: Final = Path("/dev/shm")
-OWNER_FILE: Final = "owner"
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}")
 
 _WORD_BYTES: Final = 8
 """Slices are counted in words, so that every payload starts where any of our arrays may."""
@@ -52,12 +47,6 @@ _memory_view.restype = ctypes.py_object
 _memory_view.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _READ: Final = 0x100  # PyBUF_READ: arrays made from it are read-only
 _WRITE: Final = 0x200  # PyBUF_WRITE
-
-
-def _prefix(run_id: str) -> str:
-    if not _RUN_ID.fullmatch(run_id):
-        raise LinkError(f"run id {run_id!r}: use 1 to 40 letters, digits and -, the first a letter or digit")
-    return f"chiasm_{run_id}_"
 
 
 def _batch(edge: EdgeSpec) -> int:
@@ -309,7 +298,7 @@ class SharedMemoryNode:
     """
 
     def __init__(self, run_id: str, root: Path, *, owner: bool = False) -> None:
-        self._prefix = _prefix(run_id)
+        self._prefix = prefix_of(run_id)
         self._root = root.absolute()
         self._owner = owner
         self._iox2: Any = None
@@ -326,7 +315,7 @@ class SharedMemoryNode:
             )
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._owner:
-            (self._root / OWNER_FILE).write_text(_identity(os.getpid()), encoding="ascii")
+            (self._root / OWNER_FILE).write_text(identity_of(os.getpid()), encoding="ascii")
         # Its warnings are about what killed processes left behind, which it then removes.
         iox2.set_log_level_from_env_or(iox2.LogLevel.Fatal)
         config = iox2.config.default()
@@ -430,43 +419,3 @@ class SharedMemoryNode:
             )
         except iox2.EventOpenOrCreateError as error:
             raise LinkError(f"stage {stage}: cannot open its event ({error})") from error
-
-
-# ---- sweeping ------------------------------------------------------------------------------------------------------------
-
-
-def _identity(pid: int) -> str:
-    """A process, told from a later one with the same id by when it started (field 22 of /proc/PID/stat)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        return f"{pid} {stat.rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
-        return f"{pid} gone"
-
-
-def sweep(run_id: str, root: Path) -> int:
-    """Remove everything of a run from /dev/shm and ``root``; return how many files that were. No process of the run may live."""
-    prefix = _prefix(run_id)
-    removed = 0
-    for path in MEMORY_FOLDER.glob(f"{prefix}*"):
-        path.unlink(missing_ok=True)
-        removed += 1
-    if root.is_dir() and not root.is_symlink():
-        removed += sum(1 for path in root.rglob("*") if not path.is_dir())
-        shutil.rmtree(root, ignore_errors=True)
-    return removed
-
-
-def sweep_dead(root_parent: Path) -> list[str]:
-    """Remove what runs left behind whose owner has died; return their ids. Runs lie in folders ``root_parent / run_id``."""
-    swept = []
-    for root in sorted(root_parent.iterdir()) if root_parent.is_dir() else ():
-        owner = root / OWNER_FILE
-        if not _RUN_ID.fullmatch(root.name) or root.is_symlink() or not owner.is_file():
-            continue
-        identity = owner.read_text(encoding="ascii", errors="replace")[:64]
-        pid = identity.partition(" ")[0]
-        if pid.isdigit() and _identity(int(pid)) != identity:
-            sweep(root.name, root)
-            swept.append(root.name)
-    return swept

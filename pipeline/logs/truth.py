@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.stages.sink import Timeline
 
 CATCH_NS = 1_000_000_000
-"""An event is caught when the action is taken within this of its true onset, and invented when none was true so long before or after."""
+"""An event is caught when the action is taken within this of its onset, invented when none was true so long before or after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class LogSource:
         if self._stream not in self._reader.streams:
             held = ", ".join(sorted(self._reader.streams)) or "none"
             raise SourceError(
-                f"{spec.target}: no stream {self._stream!r} in this log (it holds {held}); use {self._stream}=none to leave it out"
+                f"{spec.target}: no stream {self._stream!r} in this log (it holds {held}); leave it out: {self._stream}=none"
             )
         self.info = self._reader.streams[self._stream]
         self._stopped = False

@@ -34,16 +34,19 @@ OPTIONAL = (
 WITHOUT_RAY = ("inline", "lane", "plan", "recording", "wiring")
 """Modules of `actors` that serve a run without Ray."""
 
+DOCTOR = ("pipeline/cli/doctor.py", "pipeline/cli/checks.py")
+"""The verb that tries each library, when asked."""
+
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "ray": ("actors/", "pipeline/cli/run.py", "pipeline/cli/replay.py", "pipeline/cli/playing.py", "pipeline/cli/doctor.py"),
+    "ray": ("actors/", "pipeline/cli/run.py", "pipeline/cli/replay.py", "pipeline/cli/playing.py", *DOCTOR),
     "torch": ("engines/networks/", "engines/training/", "engines/export.py", "engines/backends/torch.py"),
     "onnx": ("engines/export.py", "engines/training/"),
-    "onnxruntime": ("engines/backends/", "engines/export.py", "engines/training/", "pipeline/cli/doctor.py"),
-    "av": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", "pipeline/cli/doctor.py"),
-    "cv2": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "pipeline/cli/doctor.py"),
-    "sounddevice": ("pipeline/sources/", "pipeline/cli/doctor.py"),
-    "iceoryx2": ("pipeline/links/", "pipeline/cli/doctor.py"),
-    "panda3d": ("pipeline/scenarios/", "pipeline/cli/doctor.py"),
+    "onnxruntime": ("engines/backends/", "engines/export.py", "engines/training/", *DOCTOR),
+    "av": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", *DOCTOR),
+    "cv2": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", *DOCTOR),
+    "sounddevice": ("pipeline/sources/", *DOCTOR),
+    "iceoryx2": ("pipeline/links/", *DOCTOR),
+    "panda3d": ("pipeline/scenarios/", *DOCTOR),
     "direct": ("pipeline/scenarios/",),
     "mcap": ("pipeline/logs/",),
     "mcap_protobuf": ("pipeline/logs/",),

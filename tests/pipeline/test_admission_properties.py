@@ -144,7 +144,7 @@ def verdicts(admissions: list[Admission]) -> list[tuple[object, ...]]:
     return [(a.reference_ns, a.synthetic, a.overrun, *(w.admitted for w in a.windows)) for a in admissions]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(histories(), st.integers(0, 2**32))
 def test_event_time_admits_the_same_in_every_order_of_arrival_and_comes_to_its_end(history: History, seed: int):
     straight, machine = replay(history, None)
@@ -155,7 +155,7 @@ def test_event_time_admits_the_same_in_every_order_of_arrival_and_comes_to_its_e
         assert verdicts(shuffled) == verdicts(straight)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(histories(), st.integers(0, 2**32))
 def test_admission_uses_nothing_late_future_or_old_and_runs_forward(history: History, seed: int):
     admissions, _ = replay(history, Random(seed))
@@ -177,7 +177,7 @@ def test_admission_uses_nothing_late_future_or_old_and_runs_forward(history: His
                 assert 0 <= window.admitted.age_ns <= stream.max_age_ns
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(histories())
 def test_camera_is_admitted_exactly_as_the_rule_reads(history: History):
     """The newest sample with capture <= t, receive <= t + wait, age <= max_age: written down anew, by brute force."""
@@ -195,7 +195,7 @@ def test_camera_is_admitted_exactly_as_the_rule_reads(history: History):
             assert admitted.availability is not Availability.PRESENT
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(histories())
 def test_a_synthetic_time_never_lies_within_half_a_period_of_another_decision(history: History):
     admissions, _ = replay(history, None)
@@ -240,7 +240,7 @@ def live(history: History, delays: Random) -> tuple[list[Admission], AdmissionMa
     raise AssertionError("the live run never finished")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(histories(), st.integers(0, 2**32))
 def test_clean_live_run_admits_what_event_time_replay_of_its_log_admits(history: History, seed: int):
     admitted_live, machine = live(history, Random(seed))

@@ -40,7 +40,7 @@ def windows_of(pcm: np.ndarray, cuts: list[int], start_ns: int, origin_ns: int =
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(1, 7999), unique=True, max_size=12).map(sorted),
     st.integers(0, 3 * TICK),
@@ -96,7 +96,7 @@ def test_windows_break_on_a_hole_in_time_a_missing_seq_and_a_new_epoch(capture_m
     assert ends == ([] if breaks else [60 * MS])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(-(10**12), 10**12), st.integers(0, 10**10), st.lists(st.integers(1, 40), min_size=1, max_size=30))
 def test_grid_ends_are_hops_from_the_origin_each_once_and_rising(origin_ns: int, start_ns: int, steps_ms: list[int]):
     spec = WindowSpec(kind="telemetry", window_ns=60 * MS, hop_ns=20 * MS, gap_ns=25 * MS, slack_ns=3 * MS)
@@ -136,7 +136,7 @@ def row_tables(draw: st.DrawFn) -> tuple[list[int], np.ndarray, np.ndarray]:
     return times, values, valid
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(row_tables(), st.integers(0, 900))
 def test_sample_and_hold_is_what_a_slow_loop_gives(table, end_ms: int):
     times, values, valid = table
@@ -151,7 +151,7 @@ def test_sample_and_hold_is_what_a_slow_loop_gives(table, end_ms: int):
             assert got[point, channel] == (values[rows[-1], channel] if fresh else 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(row_tables(), st.sets(st.integers(1, 24)))
 def test_telemetry_windows_are_the_same_however_rows_are_cut_into_blocks(table, cuts: set[int]):
     times, values, valid = table
@@ -166,7 +166,8 @@ def test_telemetry_windows_are_the_same_however_rows_are_cut_into_blocks(table, 
 
     blocks = windows(sorted(c for c in cuts if c < len(times)) + [len(times)])
     for end_ns, (value, held) in windows(list(range(1, len(times) + 1))).items():
-        if end_ns <= times[-1]:  # past its last row a block cannot know whether another row follows
+        # A row less than the slack before the end completes its window at once; a second one there would come too late for it.
+        if end_ns <= times[-1] and sum(end_ns - ROWS.slack_ns <= t <= end_ns for t in times) <= 1:
             assert end_ns in blocks
             np.testing.assert_array_equal(blocks[end_ns][0], value)
             np.testing.assert_array_equal(blocks[end_ns][1], held)

@@ -26,7 +26,8 @@ from samples import announcement, every_kind
 from second_process import BACK, FORTH
 
 from pipeline.links import EdgeSpec, LinkError, shared_memory
-from pipeline.links.shared_memory import MEMORY_FOLDER, SharedMemoryNode, sweep, sweep_dead
+from pipeline.links.shared_memory import SharedMemoryNode
+from pipeline.links.sweeping import MEMORY_FOLDER, sweep, sweep_dead
 from pipeline.links.wire import MAGIC
 from pipeline.messages import Announcement, Frame, Header, Message
 
