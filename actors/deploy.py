@@ -7,6 +7,7 @@ data goes over links (see `actors.wiring`).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -64,6 +65,7 @@ class RayRun:
         run_id = f"c{os.getpid()}x{uuid.uuid4().hex[:6]}"
         self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
         self._actors: dict[str, Any] = {}
+        self._shared_memory = plan.scenario.runtime.link != "ray" and importlib.util.find_spec("iceoryx2") is not None
         self._owner: SharedMemoryNode | None = None
         self.pids: dict[str, int] = {}
         """Stage to process id, once the run has started."""
@@ -78,7 +80,8 @@ class RayRun:
         RUNS.mkdir(mode=0o700, exist_ok=True)
         sweep_dead(RUNS)
         try:
-            self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
+            if self._shared_memory:
+                self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
             opened = self._open()
             infos = {stage: o.info for stage, o in opened.items() if o.info is not None}
@@ -134,8 +137,10 @@ class RayRun:
     def _link_into(self, stage: str, edges: list[Edge], opened: dict[str, Opened]) -> LinkKind:
         """A stage sleeps on one inbox, so all that comes to it takes one link: shared memory if all senders are on its host."""
         forced = self._plan.scenario.runtime.link
-        if forced != "auto":
-            return forced
+        if forced == "shared_memory" and not self._shared_memory:
+            raise DeployError("runtime.link=shared_memory needs iceoryx2, which has no wheel for this machine; leave it at auto")
+        if forced != "auto" or not self._shared_memory:
+            return "shared_memory" if forced == "shared_memory" else "ray"
         senders = {e.sender for e in edges if e.receiver == stage}
         here = opened[stage].node_id
         return "shared_memory" if all(opened[s].node_id == here for s in senders) else "ray"

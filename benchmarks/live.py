@@ -52,7 +52,7 @@ class Played:
         self._run, self._seconds = summary, seconds
 
     def summary(self) -> dict[str, Any]:
-        """Over what lies after the first two seconds. A frame without a decision counts as late."""
+        """Over what lies after the first two seconds. A frame that was skipped or never decided is lost, and late."""
         since_ns = self._origin_ns + SETTLING_NS
         frames = [ns for ns in self._frames_ns if ns >= since_ns]
         wanted = set(frames)
@@ -68,6 +68,8 @@ class Played:
             "frames_hz": round(1e9 * (len(frames) - 1) / (frames[-1] - frames[0]), 3) if len(frames) > 1 else None,
             "decided": len(decided),
             "frames_lost": len(frames) - len(decided),
+            "skipped": sum(d.reference_ns in wanted and d.status == "skipped" for d in self._decisions),
+            "never_decided": len(wanted - {d.reference_ns for d in self._decisions}),
             "share_within_25_ms": round(float((latency_ns <= 25_000_000).sum()) / max(len(frames), 1), 6),
             "share_within_50_ms": round(float((latency_ns <= 50_000_000).sum()) / max(len(frames), 1), 6),
             "latency_ms": percentiles(latency_ns, 1e6),

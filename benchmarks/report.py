@@ -29,7 +29,7 @@ class ReportError(Exception):
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """The results in a folder, by name. Raises ReportError for a file that is none."""
     results = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda found: found.stem):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

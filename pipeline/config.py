@@ -204,7 +204,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # An unknown key is often a required one misspelt, so it goes before the one that is then missing.
+    problem = min(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":

@@ -76,7 +76,7 @@ class LatencySummary:
         histogram.record_value(min(max(value_ns, LOWEST_NS), HIGHEST_NS))  # type: ignore[attr-defined]
 
     def percentile_ns(self, part: str, percent: float) -> int | None:
-        """A percentile, or None where there are too few values to carry it (fewer than ten beyond it)."""
+        """A percentile, or None where there are too few values to carry it (not one beyond it)."""
         histogram = self._histograms.get(part)
         if histogram is None:
             return None

@@ -24,7 +24,7 @@ from pipeline.cli.errors import one_line
 GIB = 2**30
 NEEDED_PACKAGES = {
     "numpy": "numpy", "ray": "ray", "iceoryx2": "iceoryx2", "onnxruntime": "onnxruntime", "av": "av",
-    "cv2": "opencv-python-headless", "soundfile": "soundfile", "pyarrow": "pyarrow", "mcap": "mcap",
+    "cv2": "opencv-python-headless", "pyarrow": "pyarrow", "mcap": "mcap",
     "mcap_protobuf": "mcap-protobuf-support", "foxglove_schemas_protobuf": "foxglove-schemas-protobuf",
     "hdrh": "hdrhistogram", "pydantic": "pydantic", "yaml": "PyYAML", "typer": "typer", "rich": "rich", "psutil": "psutil",
 }  # fmt: skip

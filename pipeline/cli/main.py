@@ -35,7 +35,7 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Entry point of the ``chiasm`` command."""
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="chiasm", standalone_mode=False)
     except MENDABLE as error:
         _refuse(one_line(error))
     except USAGE_ERROR as error:

@@ -46,9 +46,9 @@ AVAILABILITY_MARKS = {
 
 @contextmanager
 def progress_bar(title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr; call what it yields with how much is done."""
+    """A progress bar on stderr, if that is a terminal; call what it yields with how much is done."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()]
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=int(done))
 

@@ -49,14 +49,28 @@ _PAD_S = 150.0
 """Episodes are written past the end of the drive and cut off there."""
 
 
+_EVENTFUL_S = 45.0
+_DRAWS = 32
+
+
 def sample_drive(seed: int, duration_s: float) -> Drive:
     """The latents and labels of a simulated drive: a pure function of its arguments.
 
+    A drive of 45 s or more holds at least one true emergency: a draw whose emergencies all fall past its end is drawn again.
     Raises ValueError when ``duration_s`` is not between 1 s and 2 h.
     """
     if not 1.0 <= duration_s <= 7200.0:
         raise ValueError(f"duration_s is {duration_s}: give 1 to 7200 s")
-    rng = np.random.Generator(np.random.PCG64(seed))
+    drive = _draw(seed, [seed], duration_s)
+    for attempt in range(1, _DRAWS):
+        if duration_s < _EVENTFUL_S or drive.emergency.any():
+            break
+        drive = _draw(seed, [seed, attempt], duration_s)
+    return drive
+
+
+def _draw(seed: int, entropy: list[int], duration_s: float) -> Drive:
+    rng = np.random.Generator(np.random.PCG64(entropy if len(entropy) > 1 else seed))
     surroundings = _surroundings(rng)
     script = _Script(rng=rng, surroundings=surroundings, frames=round((duration_s + _PAD_S) * FRAME_RATE_HZ))
     while script.now_s < duration_s:
