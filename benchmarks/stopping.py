@@ -34,7 +34,7 @@ def measure(setting: Setting) -> Outcome:
             rounds.append({"round": number, "signal": which.name, **_stopped(setting, which, number)})
 
     def worst(column: str) -> float:
-        return round(max(r[column] for r in rounds), 3)
+        return round(float(max(r[column] for r in rounds)), 3)
 
     open_logs = sum(not r["log_closed"] for r in rounds)
     checks = (

@@ -197,7 +197,7 @@ def load_engine_files(path: Path) -> tuple[Manifest, bytes]:
     if found != manifest.sha256:
         raise EngineError(
             f"{model_path}: sha256 {found[:12]}… is not the {manifest.sha256[:12]}… that {path.name} expects; "
-            f"restore the file or retrain (chiasm train {path.parent.name})"
+            f"restore the file or train again (chiasm train)"
         )
     return manifest, model
 
@@ -208,7 +208,7 @@ def _read_bounded(path: Path, limit_bytes: int) -> bytes:
             content = file.read(limit_bytes + 1)
     except OSError as error:
         raise EngineError(
-            f"{path}: {error.strerror}; restore the file or retrain (chiasm train {path.parent.name})"
+            f"{path}: {error.strerror}; restore the file or train again (chiasm train)"
         ) from None
     if len(content) > limit_bytes:
         raise EngineError(f"{path}: larger than {limit_bytes} bytes; this is not an engine's file, restore it")

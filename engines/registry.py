@@ -37,5 +37,5 @@ def manifest_paths(folder: Path) -> dict[str, Path]:
     """Role to manifest path for every ``*.json`` of a scenario's weights folder. Raises EngineError without any."""
     paths = {path.stem: path for path in sorted(folder.glob("*.json"))}
     if not paths:
-        raise EngineError(f"{folder}: no engine manifests (*.json); restore them or run chiasm train {folder.name}")
+        raise EngineError(f"{folder}: no engine manifests (*.json); restore them or run chiasm train")
     return paths

@@ -161,7 +161,7 @@ class _Lane:
         in_time_ns, stale_ns = reference_ns + self.contract.wait_ns, reference_ns - self.contract.max_age_ns
         while len(self.windows) > 1:
             following = self.windows[1]
-            # A following one that came too late for this time may not be known yet in another order of arrival: it decides nothing.
+            # One that came too late for this time may not be known yet in another order of arrival: it decides nothing.
             is_owed = max(following.end_ns, following.after_ns + 1) <= reference_ns and following.header.receive_ns <= in_time_ns
             if not is_owed or not (following.tokens is not None or self.windows[0].lost or following.end_ns < stale_ns):
                 break
@@ -251,7 +251,7 @@ class AdmissionMachine:
             elif window.end_ns < tokens.window_end_ns and window.tokens is None and not window.lost:
                 window.lost = True  # links keep order: it was dropped on the way to the encoder
                 self.counts[tokens.header.stream, "lost_window"] += 1
-        if not known and tokens.window_end_ns > self._decided_ns - lane.contract.max_age_ns:
+        if not known and (tokens.header.epoch, tokens.header.seq) > (lane.epoch, lane.seq):
             lane.early[tokens.header.epoch, tokens.window_end_ns] = (tokens, now_ns)
             while len(lane.early) > 256:
                 lane.early.pop(next(iter(lane.early)))
@@ -387,9 +387,8 @@ class AdmissionMachine:
             last_ns = contract.origin_ns if self._last_reference_ns is None else self._last_reference_ns
             if not self._all_ended():
                 wakes.append(last_ns + contract.period_ns + contract.in_flight_ns)
-        elif self._last_reference_ns is not None and self._lanes[name].ended is not AnnouncementKind.END:
-            if not self._all_ended():
-                wakes.append(self._last_reference_ns + contract.period_ns * 3 // 2 + contract.in_flight_ns + 1)
+        elif self._last_reference_ns is not None and not (self._lanes[name].ended is AnnouncementKind.END or self._all_ended()):
+            wakes.append(self._last_reference_ns + contract.period_ns * 3 // 2 + contract.in_flight_ns + 1)
         return min(wakes) if wakes else None
 
     @property

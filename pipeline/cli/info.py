@@ -73,8 +73,9 @@ def _about(summary: LogSummary) -> Table:
         "made by": summary.metadata.get("creator", "unknown"),
         "closed": "yes" if summary.closed else f"no, cut: {summary.truncated_at or 'no closing record'}",
         "clean": clean[summary.clean] if summary.decisions.count else "nothing was decided in it",
-        "sha256 of the decisions": summary.digest or "none",
     }
+    if summary.decisions.count:
+        rows["sha256 of the decisions"] = summary.digest or "unknown"
     if "seed" in summary.metadata:
         rows["seed"] = summary.metadata["seed"]
     if summary.end and summary.end.get("drops"):

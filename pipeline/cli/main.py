@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
 
 from pipeline.cli import compare, doctor, importing, info, record, replay, run, simulate, train
 from pipeline.cli.errors import MENDABLE, one_line, one_line_of
 
-USAGE_ERROR = typer.BadParameter.__mro__[1]
+USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[1])
 """What typer raises for arguments that it does not take; its class lies elsewhere in each of typer's versions."""
 
 app = typer.Typer(
@@ -38,9 +38,10 @@ def main() -> None:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="chiasm", standalone_mode=False)
     except MENDABLE as error:
         _refuse(one_line(error))
-    except USAGE_ERROR as error:
-        context = getattr(error, "ctx", None)
-        _refuse(f"{one_line_of(error.format_message()).rstrip('.')}; see {context.command_path if context else 'chiasm'} --help")
+    except USAGE_ERROR as raised:
+        refused: Any = raised  # its type is typer's own
+        verb = refused.ctx.command_path if refused.ctx else "chiasm"
+        _refuse(f"{one_line_of(refused.format_message()).rstrip('.')}; see {verb} --help")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:

@@ -100,7 +100,6 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Pat
     foreign = set(log.streams) - set(scenario.streams)
     if foreign:
         raise UsageError(f"{log_path}: holds the streams {sorted(foreign)}, which scenario {scenario.name!r} does not have")
-    stop_after_ns = int(log.end["last_reference_ns"]) if log.end and "last_reference_ns" in log.end else None
     plan = RunPlan(
         scenario=scenario,
         folder=folder,
@@ -111,12 +110,22 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Pat
         },
         replay_log=log_path,
         speed=factor,
-        stop_after_ns=stop_after_ns,
+        stop_after_ns=_last_reference_ns(log),
         record=record,
         notices=tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams),
     )
     about = ", ".join(dict.fromkeys(i.origin for i in log.streams.values()))
     return Planned(plan=plan, duration_ns=None, truth_log=log_path, about=about, infos=log.streams)
+
+
+def _last_reference_ns(log: LogReader) -> int | None:
+    """Where a replay stops: at the log's last decision. None when it has none, or was cut."""
+    text = (log.end or {}).get("last_reference_ns")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise UsageError(f"{log.path}: last_reference_ns of its end record is {text[:30]!r}, not a time; replay another copy")
+    return int(text)
 
 
 def check_output(path: Path) -> None:

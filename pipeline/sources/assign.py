@@ -166,7 +166,7 @@ def _check_name(name: str, needs: Mapping[str, StreamNeeds], seen: set[str]) -> 
     if name in needs or name in BUNDLES:
         return
     near = difflib.get_close_matches(name, [*needs, *BUNDLES], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise SourceError(
         f"--source: the scenario has no stream {name!r} and there is no such bundle{hint} "
         f"Streams: {', '.join(needs)}. Bundles: {', '.join(BUNDLES)}"

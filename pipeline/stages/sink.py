@@ -231,8 +231,9 @@ class SinkStage:
 
 def end_record(summary: RunSummary) -> dict[str, str]:
     """What the log says at its end."""
-    return {
-        "last_reference_ns": str(summary.last_reference_ns),
+    # Without decisions there is no last one at which a replay should stop.
+    decided = {"last_reference_ns": str(summary.last_reference_ns)} if summary.decisions else {}
+    return decided | {
         "clean": "true" if summary.clean else "false",
         "decisions": str(summary.decisions),
         "missed": str(summary.missed),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 from benchmarks.live import Played
@@ -34,9 +35,18 @@ def test_frames_skipped_or_never_decided_are_lost_and_late():
 
 def test_first_two_seconds_and_times_that_no_frame_had_are_left_out():
     frames = [ORIGIN_NS, ORIGIN_NS + 2_000_000_000]
-    decisions = [decision(frames[0], 500), decision(frames[1], 5), decision(frames[1] + 1, 500)]
+    decisions = [decision(frames[0], 500), decision(frames[1], 5), decision(frames[1] + FRAME_NS, 500)]
     played = Played(frames, decisions, ORIGIN_NS, RUN, 3)
     summary = played.summary()
     assert (summary["frames"], summary["decided"], summary["share_within_25_ms"]) == (1, 1, 1.0)
     assert summary["latency_ms"]["max"] == 5.0
     assert played.samples()["decisions"]["latency_ns"] == [500_000_000, 5_000_000, 500_000_000]
+
+
+def test_decision_at_a_synthetic_time_beside_the_frame_is_the_frames_and_is_counted():
+    frame_ns = ORIGIN_NS + 2_000_000_000
+    beside = decision(frame_ns - 1, 5)
+    assert beside.receipt is not None
+    synthetic = replace(beside, receipt=replace(beside.receipt, synthetic=True))
+    summary = Played([frame_ns], [synthetic], ORIGIN_NS, RUN, 3).summary()
+    assert (summary["frames_lost"], summary["decided_at_a_synthetic_time"]) == (0, 1)

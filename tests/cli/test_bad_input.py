@@ -1,4 +1,4 @@
-"""Bad input as a user would meet it: one line that names the file, field or stream and the fix, exit code 2, nothing left behind."""
+"""Bad input as a user meets it: one line that names file, field or stream and the fix, exit code 2, nothing left behind."""
 
 import os
 import shutil
@@ -33,6 +33,7 @@ def refused(*arguments: object, says: tuple[str, ...], before: tuple[str, ...] =
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("chiasm: ")
     assert done.stdout == ""
+    print(lines[0])
     for text in says:
         assert text in lines[0], lines[0]
     return lines[0]

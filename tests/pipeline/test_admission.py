@@ -437,6 +437,19 @@ def test_tokens_that_come_before_their_announcement_serve():
     assert of(desk.due(), "camera").seq == 0
 
 
+def test_tokens_that_come_long_before_the_announcement_of_an_old_sample_are_not_called_lost():
+    desk = Desk(stream("camera"), stream("telemetry", max_age_ns=60 * MS), clocked=False)
+    desk.sample("camera", 300, watermark_ns=FOREVER_NS)
+    desk.say("telemetry", AnnouncementKind.WATERMARK, 500, 499 * MS)
+    assert desk.due() is not None
+    first, second = desk.header("telemetry", 200, 500), desk.header("telemetry", 210, 500)
+    desk.tokens(first)
+    desk.machine.announce(Announcement(header=first))
+    desk.machine.announce(Announcement(header=second, watermark_ns=FOREVER_NS))
+    desk.tokens(second)
+    assert not desk.machine.counts
+
+
 def test_window_lost_on_the_way_to_its_encoder_is_counted_and_not_waited_for():
     desk = Desk(stream("camera"), stream("telemetry"), clocked=False)
     desk.sample("camera", 100, watermark_ns=FOREVER_NS)

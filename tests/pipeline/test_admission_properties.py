@@ -1,8 +1,9 @@
-"""The temporal contract as properties: event time admits the same in every order of arrival, and what a clean live run admitted."""
+"""The temporal contract as properties: event time admits the same in every order of arrival, and as a clean live run did."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -64,8 +65,10 @@ def histories(draw: st.DrawFn) -> History:
             captured_ms = max(0, capture_ms - (60 if stream.sparse and what == "sample" and draw(st.booleans()) else 0))
             receive_ms = max(receive_ms, captured_ms + draw(st.sampled_from([0, 0, 3, 11, 12, 13, 21, 90])))
             kind = {"sample": AnnouncementKind.SAMPLE, "lost": AnnouncementKind.LOST}.get(what, AnnouncementKind.HEARTBEAT)
-            if what == "sample" and said and captured_ms * MS <= max(
-                (a.header.capture_ns for a in said if a.kind is AnnouncementKind.SAMPLE), default=-1
+            if (
+                what == "sample"
+                and said
+                and captured_ms * MS <= max((a.header.capture_ns for a in said if a.kind is AnnouncementKind.SAMPLE), default=-1)
             ):
                 continue
             header = Header(
@@ -108,7 +111,7 @@ def with_watermarks(said: list[Announcement]) -> list[Announcement]:
     if not said:
         return []
     out = [replace(said[0], kind=AnnouncementKind.WATERMARK, watermark_ns=said[0].header.receive_ns - 1)]
-    for current, following in zip(said, said[1:], strict=False):
+    for current, following in itertools.pairwise(said):
         out.append(replace(current, watermark_ns=following.header.receive_ns - 1))
     out.append(replace(said[-1], watermark_ns=FOREVER_NS))
     if said[-1].kind is not AnnouncementKind.END:
@@ -199,13 +202,13 @@ def test_camera_is_admitted_exactly_as_the_rule_reads(history: History):
 @given(histories())
 def test_a_synthetic_time_never_lies_within_half_a_period_of_another_decision(history: History):
     admissions, _ = replay(history, None)
-    for earlier, later in zip(admissions, admissions[1:], strict=False):
+    for earlier, later in itertools.pairwise(admissions):
         if earlier.synthetic or later.synthetic:
             assert later.reference_ns - earlier.reference_ns >= history.contract.period_ns // 2
 
 
 def live(history: History, delays: Random) -> tuple[list[Admission], AdmissionMachine]:
-    """A clocked run: every announcement arrives less than ``in_flight`` after it was received, tokens 2 ms later, loops wake on time."""
+    """A clocked run: announcements arrive within ``in_flight`` of their receipt, tokens 2 ms later, loops wake on time."""
     machine = AdmissionMachine(history.contract, clocked=True)
     made = tokens_of(history)
     events: list[tuple[int, int, Announcement | Tokens]] = []

@@ -15,9 +15,7 @@ from pipeline.messages import Admitted, Availability, Decision, Receipt, Spans
 NS = st.integers(-(2**62), 2**62)
 NAMES = st.text(max_size=8)
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
-SPANS = st.builds(
-    Spans, critical_stream=NAMES, total_ns=NS, decode_ns=NS, encode_ns=NS, fuse_ns=NS, wait_ns=NS, runtime_ns=NS
-)
+SPANS = st.builds(Spans, critical_stream=NAMES, total_ns=NS, decode_ns=NS, encode_ns=NS, fuse_ns=NS, wait_ns=NS, runtime_ns=NS)
 ADMITTED = st.builds(
     Admitted, stream=NAMES, availability=st.sampled_from(Availability), seq=NS, epoch=NS, window_end_ns=NS, age_ns=NS,
     overrun=st.booleans(),

@@ -164,7 +164,7 @@ def test_telemetry_windows_are_the_same_however_rows_are_cut_into_blocks(table, 
             begin = end
         return found
 
-    blocks = windows(sorted(c for c in cuts if c < len(times)) + [len(times)])
+    blocks = windows([*sorted(c for c in cuts if c < len(times)), len(times)])
     for end_ns, (value, held) in windows(list(range(1, len(times) + 1))).items():
         # A row less than the slack before the end completes its window at once; a second one there would come too late for it.
         if end_ns <= times[-1] and sum(end_ns - ROWS.slack_ns <= t <= end_ns for t in times) <= 1:

@@ -20,7 +20,7 @@ from pipeline.stages.sink import RunSummary
 
 MS = 1_000_000
 ORIGIN = 10_000 * MS
-RUN_MS = 2500
+RUN_MS = 4000
 CHANNELS = 8
 
 
@@ -29,7 +29,10 @@ def infos() -> list[StreamInfo]:
     needs = load_scenario(folder).needs()
     channels = needs["telemetry"].channels
     return [
-        StreamInfo(stream="camera", kind="camera", encoding=Encoding(codec="rgb8", width=16, height=16), period_ns=50 * MS, min_gap_ns=0),
+        StreamInfo(
+            stream="camera", kind="camera", encoding=Encoding(codec="rgb8", width=16, height=16),
+            period_ns=50 * MS, min_gap_ns=0,
+        ),
         StreamInfo(
             stream="microphone", kind="microphone", encoding=Encoding(codec="pcm-s16", sample_rate_hz=16_000),
             period_ns=50 * MS, min_gap_ns=0,
@@ -64,11 +67,9 @@ def write_log(path: Path, streams: dict[str, list[tuple[int, int, list[bytes]]]]
         for seq, (at, span_ns, chunks) in enumerate(samples):
             capture_ns = ORIGIN + at * MS
             late_ms = 1 + (seq * 7) % 15 if stream == "telemetry" else 1
-            header = Header(
-                stream=stream, seq=seq, capture_ns=capture_ns, receive_ns=capture_ns + late_ms * MS, span_ns=span_ns
-            )
+            header = Header(stream=stream, seq=seq, capture_ns=capture_ns, receive_ns=capture_ns + late_ms * MS, span_ns=span_ns)
             recordings.append(Recording(announcement=Announcement(header=header), chunks=tuple(chunks)))
-        over = Header(stream=stream, seq=len(samples), capture_ns=ORIGIN + 3000 * MS, receive_ns=ORIGIN + 3000 * MS)
+        over = Header(stream=stream, seq=len(samples), capture_ns=ORIGIN + 4500 * MS, receive_ns=ORIGIN + 4500 * MS)
         recordings.append(Recording(announcement=Announcement(header=over, kind=AnnouncementKind.END)))
     recordings.sort(key=lambda r: r.announcement.header.receive_ns)
     with LogWriter(path, scenario="driving", origin_ns=ORIGIN, streams=infos(), metadata={}) as writer:
@@ -144,7 +145,7 @@ def change_sound(streams):
 
 def change_telemetry(streams):
     block = json.loads(streams["telemetry"][25][2][0])
-    block["values"][2][0] += 1.0
+    block["values"][-1][0] += 1.0
     streams["telemetry"][25][2][0] = json.dumps(block).encode()
 
 

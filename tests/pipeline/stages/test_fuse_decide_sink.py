@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.admission import AdmissionMachine, Admission, AdmittedWindow
+from pipeline.admission import Admission, AdmissionMachine, AdmittedWindow
 from pipeline.clock import ManualClock
 from pipeline.contract import Contract, StreamContract
 from pipeline.digest import RunDigest
@@ -265,7 +265,11 @@ def admission(*, settled_ns: int, announced_ns: int, arrived_ns: tuple[int, ...]
     for index, at_ns in enumerate(arrived_ns):
         header = Header(stream=f"s{index}", seq=0, capture_ns=100 * MS, receive_ns=100 * MS, delay_ns=delay_ns)
         tokens = Tokens(
-            header=header, window_end_ns=100 * MS, values=np.zeros((1, 1), np.float32), decode_ns=(index + 1) * MS, encode_ns=3 * MS
+            header=header,
+            window_end_ns=100 * MS,
+            values=np.zeros((1, 1), np.float32),
+            decode_ns=(index + 1) * MS,
+            encode_ns=3 * MS,
         )
         admitted = Admitted(stream=f"s{index}", availability=Availability.PRESENT)
         windows.append(AdmittedWindow(admitted=admitted, tokens=tokens, arrived_ns=at_ns))

@@ -23,7 +23,7 @@ SAMPLE, HEARTBEAT, END, LOST, WATERMARK = (AnnouncementKind(k) for k in range(5)
 class ListSource:
     """A source that plays a list; an exception in it is raised, a function in it is called."""
 
-    def __init__(self, timing: str, items: list[Packet | None | Exception | Callable[[], None]]) -> None:
+    def __init__(self, timing: str, items: list[Packet | Exception | Callable[[], None] | None]) -> None:
         self.info, self.timing, self._items = INFO, timing, items
 
     def packets(self) -> Iterator[Packet | None]:
@@ -155,7 +155,9 @@ def gate(horizon_ms: int = 10**6, in_flight: int = 10**6) -> CreditGate:
     return CreditGate(origin_ns=ORIGIN, horizon_ns=horizon_ms * MS, in_flight=in_flight, stages=("fusion",), encoder="text")
 
 
-def replay(bench: Bench, recordings: list[Recording], credit: CreditGate | None = None, speed: float | None = None) -> ReplayIngest:
+def replay(
+    bench: Bench, recordings: list[Recording], credit: CreditGate | None = None, speed: float | None = None
+) -> ReplayIngest:
     return ReplayIngest(
         stream="text",
         recordings=recordings,
