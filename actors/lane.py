@@ -79,13 +79,17 @@ def open_lane(plan: RunPlan, stream: str, clock: Clock) -> Iterator[Lane]:
 
 def credit_gate(plan: RunPlan, stream: str, origin_ns: int) -> CreditGate | None:
     """A replay's credit; a live source runs free."""
-    if not plan.is_replay:
+    if plan.replay_log is None:
         return None
-    runtime = plan.scenario.runtime
+    scenario, runtime = plan.scenario, plan.scenario.runtime
+    reference = LogReader(plan.replay_log).streams.get(scenario.reference.stream or "")
+    period_ns = max(round(1e9 / scenario.reference.rate_hz), reference.period_ns if reference is not None else 0)
+    # Fusion decides one reference time only when it has heard of the next: less than that and it would wait for ever.
+    least_ns = 3 * period_ns + scenario.deadline_ms * 1_000_000
     in_flight = runtime.frames_in_flight if plan.scenario.streams[stream].kind == "camera" else 64
     return CreditGate(
         origin_ns=origin_ns,
-        horizon_ns=runtime.horizon_ms * 1_000_000,
+        horizon_ns=max(runtime.horizon_ms * 1_000_000, least_ns),
         in_flight=in_flight,
         stages=("fusion", "recorder"),
         encoder=stream,

@@ -200,7 +200,11 @@ class AdmissionMachine:
         lane.watermark_ns = max(lane.watermark_ns, announcement.watermark_ns)
         if announcement.kind is not AnnouncementKind.WATERMARK:
             lane.heard_ns = max(lane.heard_ns, header.receive_ns - 1)
-        if announcement.kind is AnnouncementKind.HEARTBEAT:
+        if announcement.kind is AnnouncementKind.VOID:
+            lane.grid.interrupt()
+            for window in lane.windows:
+                window.lost = window.lost or (window.header.epoch, window.header.seq) == (header.epoch, header.seq)
+        elif announcement.kind is AnnouncementKind.HEARTBEAT:
             self._count_if_late(lane, header)
             self._note_alive(lane, header)
         elif announcement.kind in (AnnouncementKind.END, AnnouncementKind.LOST):

@@ -122,6 +122,9 @@ class Scenario(_Frozen):
                 )
         if self.policy.action_head not in self.heads:
             raise ValueError(f"policy.action_head {self.policy.action_head!r} is none of the heads {sorted(self.heads)}")
+        longest = max(self.policy.enter.values(), default=1)
+        if longest > self.policy.memory:
+            raise ValueError(f"policy.enter asks for {longest} in a row, policy.memory keeps {self.policy.memory}: raise memory")
         actions = self.heads[self.policy.action_head].labels
         for action in (*self.policy.enter, self.policy.blind_action):
             if action not in actions:

@@ -17,6 +17,7 @@ class CreditGate:
     def __init__(self, *, origin_ns: int, horizon_ns: int, in_flight: int, stages: tuple[str, ...], encoder: str) -> None:
         self._horizon_ns, self._in_flight, self._encoder = horizon_ns, in_flight, encoder
         self._reached_ns = dict.fromkeys(stages, origin_ns)
+        self._decisions = dict.fromkeys(stages, 0)
         self._encoded = 0
         self._changed = threading.Condition()
 
@@ -27,13 +28,17 @@ class CreditGate:
                 self._encoded = max(self._encoded, progress.count)
             elif progress.stage in self._reached_ns:
                 self._reached_ns[progress.stage] = max(self._reached_ns[progress.stage], progress.event_ns)
+                self._decisions[progress.stage] = max(self._decisions[progress.stage], progress.count)
             else:
                 return
             self._changed.notify_all()
 
     def may_send(self, capture_ns: int, sent: int) -> bool:
         """Whether a sample of this capture time is within the credit, when ``sent`` went to the encoder before it."""
-        slowest_ns = min(self._reached_ns.values(), default=capture_ns)
+        made = max(self._decisions.values(), default=0)
+        # A recorder that has taken every decision there is holds nobody up, however long fusion has had none to make.
+        behind = [ns for stage, ns in self._reached_ns.items() if stage == "fusion" or self._decisions[stage] < made]
+        slowest_ns = min(behind, default=capture_ns)
         return capture_ns <= slowest_ns + self._horizon_ns and sent < self._encoded + self._in_flight
 
     def wait(self, capture_ns: int, sent: int, stop: threading.Event) -> bool:

@@ -20,7 +20,7 @@ class RunDigest:
         self._first_ns: int | None = None
 
     def add(self, decision: Decision) -> None:
-        """Take one decision in. A skipped one counts with its time alone."""
+        """Take one decision in. A skipped one counts without outputs."""
         receipt = decision.receipt
         if self._first_ns is None:
             self._first_ns = decision.reference_ns

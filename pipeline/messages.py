@@ -43,6 +43,8 @@ class AnnouncementKind(enum.IntEnum):
     """The source failed or was unplugged; it may come back under a new epoch."""
     WATERMARK = 4
     """Replay only, never in a log: nothing happened, but the reader knows when the next thing will."""
+    VOID = 5
+    """Never in a log: the sample announced last could not be decoded, so nothing will come of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +214,7 @@ class Decision:
     """One typed result.
 
     ``outputs`` maps a head to its calibrated float32 probabilities; ``state`` is the policy's, JSON-serialisable.
-    ``status`` is ``on_time``, ``late`` or ``skipped`` (then there are no outputs).
+    ``status`` is ``on_time``, ``late`` or ``skipped`` (then there are no outputs), or ``replayed``.
     """
 
     seq: int

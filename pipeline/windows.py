@@ -59,6 +59,10 @@ class WindowGrid:
         """Since when there has been no hole."""
         return self._covered_from_ns
 
+    def interrupt(self) -> None:
+        """The last sample came to nothing: what follows begins anew, as it does for an encoder that never saw it."""
+        self._seq = -2
+
     def push(self, header: Header) -> list[int]:
         """The grid instants (ns) of the windows that this sample completes, oldest first."""
         spec = self._spec

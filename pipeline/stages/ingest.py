@@ -136,9 +136,12 @@ class LiveIngest:
         self._last_capture_ns = capture_ns
         self._say(Announcement(header=header), packet.chunks)
         try:
-            self._ports.sample(self._reader.read(header, packet.chunks))
+            sample = self._reader.read(header, packet.chunks)
         except SourceError:
             self.counts["undecodable"] += 1
+            self._ports.announce(Announcement(header=header, kind=AnnouncementKind.VOID))
+        else:
+            self._ports.sample(sample)
         return True
 
     def _heartbeats_until(self, now_ns: int) -> None:
@@ -240,8 +243,11 @@ class ReplayIngest:
             self._ports.record(recording)
         if is_sample:
             try:
-                self._ports.sample(self._reader.read(header, recording.chunks))
-                self._sent += 1
+                sample = self._reader.read(header, recording.chunks)
             except SourceError:
                 self.counts["undecodable"] += 1
+                self._ports.announce(Announcement(header=header, kind=AnnouncementKind.VOID))
+            else:
+                self._ports.sample(sample)
+                self._sent += 1
         return True
