@@ -10,11 +10,12 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,30 @@ def start_ray(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     if address is not None:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        with _own_sigterm_handler():
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
         return False
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray secures its local cluster with a token of its own and says so on stderr at each start; that it does is enough.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    with _own_sigterm_handler():
+        _init_ray()
+    return True
+
+
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """`ray.init` puts a handler of its own over ours, one that exits at once: ours ends the run in order."""
+    earlier = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and earlier is not None:
+            signal.signal(signal.SIGTERM, earlier)
+
+
+def _init_ray() -> None:
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         include_dashboard=False,
@@ -188,7 +207,6 @@ def start_ray(address: str | None) -> bool:
         configure_logging=False,
         object_store_memory=OBJECT_STORE_BYTES,
     )
-    return True
 
 
 def _get(references: list[Any]) -> Any:

@@ -137,7 +137,7 @@ def contract_of(plan: RunPlan, infos: Mapping[str, StreamInfo], origin_ns: int) 
     manifests = load_manifests(scenario, plan.folder)
     reference = scenario.reference.stream
     period_ns = round(1e9 / scenario.reference.rate_hz)
-    if reference in infos and infos[reference].period_ns > 0:
+    if reference is not None and reference in infos and infos[reference].period_ns > 0:
         period_ns = infos[reference].period_ns
     streams = tuple(
         StreamContract(
@@ -173,12 +173,12 @@ class CalibratedFusion:
         self._runner, self._manifest = runner, manifest
         self.streams: tuple[str, ...] = manifest.streams
         shapes = {t.name: t.shape for t in manifest.inputs}
-        self.token_shapes: dict[str, tuple[int, int]] = {}
+        self.token_shapes: Mapping[str, tuple[int, int]] = {}
         for stream in manifest.streams:
             tokens, channels = shapes[f"{stream}_tokens"]
             if tokens is None or channels is None:
                 raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
-            self.token_shapes[stream] = (tokens, channels)
+            self.token_shapes = {**self.token_shapes, stream: (tokens, channels)}
 
     def probabilities(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> dict[str, NDArray[np.float32]]:
         """See `pipeline.stages.fuse.FusionNetwork`."""

@@ -207,9 +207,7 @@ def _read_bounded(path: Path, limit_bytes: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(limit_bytes + 1)
     except OSError as error:
-        raise EngineError(
-            f"{path}: {error.strerror}; restore the file or train again (chiasm train)"
-        ) from None
+        raise EngineError(f"{path}: {error.strerror}; restore the file or train again (chiasm train)") from None
     if len(content) > limit_bytes:
         raise EngineError(f"{path}: larger than {limit_bytes} bytes; this is not an engine's file, restore it")
     return content

@@ -75,22 +75,16 @@ class InputCheck:
         if inputs.keys() != self._expected.keys():
             missing = sorted(self._expected.keys() - inputs.keys())
             unknown = sorted(inputs.keys() - self._expected.keys())
-            raise EngineError(
-                f"{self._onnx}: inputs missing {missing}, unknown {unknown}; give exactly the manifest's inputs"
-            )
+            raise EngineError(f"{self._onnx}: inputs missing {missing}, unknown {unknown}; give exactly the manifest's inputs")
         for name, (dtype, shape, spec) in self._expected.items():
             array = inputs[name]
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 found = getattr(array, "dtype", type(array).__name__)
                 raise EngineError(f"{self._onnx}: input {name!r} is {found}; convert it to {spec.dtype}")
             if array.shape != shape and not _fits(array.shape, spec):
-                raise EngineError(
-                    f"{self._onnx}: input {name!r} has shape {list(array.shape)}; it must be {_text(spec)}"
-                )
+                raise EngineError(f"{self._onnx}: input {name!r} has shape {list(array.shape)}; it must be {_text(spec)}")
             if spec.dtype == "float32" and not np.isfinite(array).all():
-                raise EngineError(
-                    f"{self._onnx}: input {name!r} holds NaN or infinity; mask what is invalid at its source"
-                )
+                raise EngineError(f"{self._onnx}: input {name!r} holds NaN or infinity; mask what is invalid at its source")
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:

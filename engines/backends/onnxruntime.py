@@ -77,9 +77,7 @@ class OnnxRuntimeRunner:
                 buffer[...] = inputs[name]
             self._session.run_with_iobinding(self._binding)
         except _runtime_errors() as error:
-            raise EngineError(
-                f"{self._manifest.onnx}: inference failed ({_reason(error)}); restore or retrain it"
-            ) from None
+            raise EngineError(f"{self._manifest.onnx}: inference failed ({_reason(error)}); restore or retrain it") from None
         return dict(self._bound_outputs)
 
     def deactivate(self) -> None:

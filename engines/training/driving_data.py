@@ -85,9 +85,7 @@ class SampleSet:
         return len(self.arrays["action"])
 
 
-def build(
-    folder: Path, seeds: Sequence[int], samples_per_drive: int, processes: int, on_drive: Callable[[], None]
-) -> SampleSet:
+def build(folder: Path, seeds: Sequence[int], samples_per_drive: int, processes: int, on_drive: Callable[[], None]) -> SampleSet:
     """Render ``samples_per_drive`` random moments of each drive into ``folder``; ``on_drive`` is called after each drive.
 
     Deterministic in its arguments, whatever ``processes`` is. Raises ValueError for a seed of the test split or of the drive

@@ -122,7 +122,7 @@ def _stopping_on_signals(run: _Run) -> Iterator[None]:
         signal.signal(number, earlier[number])
         run.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in map(int, (signal.SIGINT, signal.SIGTERM)):
         earlier[number] = signal.signal(number, stop)
     try:
         yield

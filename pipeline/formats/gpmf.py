@@ -117,9 +117,7 @@ class _Reader:
             raise GpmfError(f"byte {at}: {key} claims {length} bytes, but its parent has {end - first} left")
         content = self._payload[first : first + length]
         children = self.nodes(first, first + length, depth + 1) if type_byte == 0 else ()
-        node = Node(
-            key=key, type=chr(type_byte), size=size, repeat=repeat, offset=at, content=content, children=children
-        )
+        node = Node(key=key, type=chr(type_byte), size=size, repeat=repeat, offset=at, content=content, children=children)
         return node, after
 
 

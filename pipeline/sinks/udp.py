@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Self
+from typing import Any, Self
 
 from pipeline.decision_json import decision_to_json
 from pipeline.messages import Decision
@@ -22,11 +22,10 @@ class UdpSink:
         if not port.isdigit() or not 0 < int(port) < 65536:
             raise SinkError(f"--sink {self.uri}: {port!r} is not a port; use udp:HOST:PORT")
         try:
-            family, kind, protocol, _, self._address = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_DGRAM)[
-                0
-            ]
+            family, kind, protocol, _, address = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_DGRAM)[0]
         except OSError as error:
             raise SinkError(f"--sink {self.uri}: host {host!r} cannot be resolved ({error}); use an address") from error
+        self._address: Any = address
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setblocking(False)
 

@@ -179,9 +179,7 @@ def _gpmf_track(container: InputContainer, path: str, stream: str) -> Stream:
     for track in container.streams.data:
         if "GoPro MET" in track.metadata.get("handler_name", ""):
             return track
-    raise SourceError(
-        f"{stream}: {path!r} has no GPMF track (handler GoPro MET); use {stream}=none or another {stream} source"
-    )
+    raise SourceError(f"{stream}: {path!r} has no GPMF track (handler GoPro MET); use {stream}=none or another {stream} source")
 
 
 def _series(payloads: list[_Payload], feed: _Feed) -> tuple[NDArray[np.int64], Values]:

@@ -78,9 +78,7 @@ class Looped:
     def _moved(self, packet: Packet, shift_ns: int, *, needs_flush: bool) -> Packet:
         # A reordering codec whose last frames were left out still holds them.
         chunks = (FLUSH, *packet.chunks) if needs_flush else packet.chunks
-        return replace(
-            packet, capture_ns=packet.capture_ns + shift_ns, arrival_ns=packet.arrival_ns + shift_ns, chunks=chunks
-        )
+        return replace(packet, capture_ns=packet.capture_ns + shift_ns, arrival_ns=packet.arrival_ns + shift_ns, chunks=chunks)
 
     def stop(self) -> None:
         """End before the next packet."""

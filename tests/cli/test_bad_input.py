@@ -33,7 +33,6 @@ def refused(*arguments: object, says: tuple[str, ...], before: tuple[str, ...] =
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("chiasm: ")
     assert done.stdout == ""
-    print(lines[0])
     for text in says:
         assert text in lines[0], lines[0]
     return lines[0]

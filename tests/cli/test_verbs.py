@@ -168,9 +168,7 @@ def test_simulate_writes_the_same_drive_for_the_same_seed(tmp_path: Path) -> Non
         ("donkeycar", "donkeycar_tub", {"camera"}),
     ],
 )
-def test_an_import_replays_and_says_that_it_is_real(
-    form: str, source: str, streams: set[str], tmp_path: Path
-) -> None:
+def test_an_import_replays_and_says_that_it_is_real(form: str, source: str, streams: set[str], tmp_path: Path) -> None:
     if not (SHARED / source).exists():
         pytest.skip(f"needs ../shared/data/driving/{source}")
     one, two = tmp_path / "one.mcap", tmp_path / "two.mcap"

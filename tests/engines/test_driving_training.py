@@ -56,9 +56,7 @@ def test_sound_windows_are_those_the_runtime_cuts(drive: world.Drive) -> None:
     per = BLOCK_NS * microphone.SAMPLE_RATE_HZ // 1_000_000_000
     for seq in range(len(pcm) // per):
         capture_ns = (seq + 1) * BLOCK_NS - 1_000_000_000 // microphone.SAMPLE_RATE_HZ
-        header = Header(
-            stream="microphone", seq=seq, capture_ns=capture_ns, receive_ns=capture_ns, span_ns=BLOCK_NS - 62_500
-        )
+        header = Header(stream="microphone", seq=seq, capture_ns=capture_ns, receive_ns=capture_ns, span_ns=BLOCK_NS - 62_500)
         cut |= dict(ring.push(AudioBlock(header=header, pcm=pcm[seq * per : (seq + 1) * per])))
     for end_ns in (2_500_000_000, 6_000_000_000):
         window = next(driving_data._sound_windows(drive, [moment(end_ns // BLOCK_NS)]))
@@ -73,9 +71,7 @@ def test_telemetry_windows_are_those_the_runtime_cuts(drive: world.Drive) -> Non
     times_ns = np.round(times_s * 1e9).astype(np.int64)
     for seq, rows in enumerate(np.array_split(np.arange(len(times_ns)), len(times_ns) // 5)):
         last = int(times_ns[rows[-1]])
-        header = Header(
-            stream="telemetry", seq=seq, capture_ns=last, receive_ns=last, span_ns=last - int(times_ns[rows[0]])
-        )
+        header = Header(stream="telemetry", seq=seq, capture_ns=last, receive_ns=last, span_ns=last - int(times_ns[rows[0]]))
         block = TelemetryBlock(header=header, times_ns=times_ns[rows], values=values[rows], valid=valid[rows])
         cut |= {end: (v, ok) for end, v, ok in ring.push(block)}
     for end_ns in (2_500_000_000, 6_000_000_000):

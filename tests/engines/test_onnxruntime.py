@@ -186,7 +186,7 @@ def test_an_unknown_backend_or_no_threads_is_refused(arguments: dict[str, Any], 
 
 def test_a_corrupt_graph_with_a_matching_hash_is_refused_in_one_line(tmp_path: Path) -> None:
     shutil.copytree(SHIPPED, tmp_path / "w")
-    model = (tmp_path / "w" / "text.onnx").read_bytes()[: 4_000]
+    model = (tmp_path / "w" / "text.onnx").read_bytes()[:4_000]
     (tmp_path / "w" / "text.onnx").write_bytes(model)
     path = tmp_path / "w" / "text.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": hashlib.sha256(model).hexdigest()}))

@@ -11,7 +11,12 @@ from pipeline.sources.base import Encoding, SourceError, StreamInfo, StreamKind
 
 def info(codec: str, kind: StreamKind = "camera", **encoding: object) -> StreamInfo:
     return StreamInfo(
-        stream=kind, kind=kind, encoding=Encoding(codec=codec, **encoding), period_ns=0, min_gap_ns=0, origin="here"  # type: ignore[arg-type]
+        stream=kind,
+        kind=kind,
+        encoding=Encoding(codec=codec, **encoding),
+        period_ns=0,
+        min_gap_ns=0,
+        origin="here",  # type: ignore[arg-type]
     )
 
 
