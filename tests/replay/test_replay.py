@@ -168,3 +168,44 @@ def test_log_that_was_never_finished_replays_to_its_end(golden, tmp_path: Path):
     cut = replay(write_log(tmp_path / "cut.mcap", content(), end=False))
     assert cut.decisions >= summary.decisions
     assert cut.sha256 == replay(tmp_path / "cut.mcap", "runtime.frames_in_flight=2").sha256
+
+
+def break_sound(streams):
+    streams["microphone"][30][2][0] = b"odd"
+
+
+def break_telemetry(streams):
+    streams["telemetry"][30][2][0] = b"{not json"
+
+
+def break_the_last_frame(streams):
+    streams["camera"][-1][2][0] = b"short"
+
+
+def break_text(streams):
+    streams["text"][0][2][0] = b"\xff\xfe"
+
+
+@pytest.mark.parametrize("change", [break_sound, break_telemetry, break_the_last_frame, break_text])
+def test_an_undecodable_sample_is_counted_and_holds_nothing_up(golden, tmp_path: Path, change):
+    _, summary = golden
+    streams = content()
+    change(streams)
+    path = write_log(tmp_path / "broken.mcap", streams)
+    broken = replay(path)
+    assert broken.decisions == summary.decisions
+    assert sum(n for (_, reason), n in broken.drops.items() if reason == "undecodable") == 1
+    assert not broken.clean
+    assert replay(path, "runtime.frames_in_flight=2").sha256 == broken.sha256
+
+
+def test_a_camera_that_starts_after_the_horizon_holds_nothing_up(tmp_path: Path):
+    streams = content()
+    streams["camera"] = [sample for sample in streams["camera"] if sample[0] > 2500]
+    late = replay(write_log(tmp_path / "late.mcap", streams))
+    assert late.decisions == len(streams["camera"])
+
+
+def test_a_horizon_below_the_reference_period_is_raised_to_what_admission_needs(golden):
+    path, summary = golden
+    assert replay(path, "runtime.horizon_ms=20").sha256 == summary.sha256

@@ -241,7 +241,7 @@ def test_replay_waits_for_credit_and_stops_when_told(credit: CreditGate):
 def test_credit_is_that_of_the_slowest_stage_and_of_the_encoder():
     credit = CreditGate(origin_ns=0, horizon_ns=100, in_flight=2, stages=("fusion", "recorder"), encoder="text")
     assert credit.may_send(100, 1) and not credit.may_send(101, 1) and not credit.may_send(0, 2)
-    credit.report(Progress(stage="fusion", event_ns=50))
+    credit.report(Progress(stage="fusion", event_ns=50, count=1))
     assert not credit.may_send(101, 0)
     credit.report(Progress(stage="recorder", event_ns=20))
     assert credit.may_send(120, 0) and not credit.may_send(121, 0)
