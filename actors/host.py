@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_TIMERSLACK = 29
 _KEPT_BYTES = 32 * 2**20
 
 
@@ -23,3 +25,9 @@ def settle_process() -> None:
         pass  # another libc, which does as it likes
     gc.collect()
     gc.freeze()
+
+
+def sharpen_timers() -> None:
+    """Let this thread's sleeps end when they should: Linux gives each 50 us of slack to save power. Where it cannot, it stays."""
+    with contextlib.suppress(AttributeError, OSError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.host import settle_process
+from actors.host import settle_process, sharpen_timers
 from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
 from actors.plan import RunPlan, contract_of, encode_stage, encoder_engine, fuse_stage, fusion_engine
 from actors.recording import open_log
@@ -116,6 +116,7 @@ class InlineRun:
             self._ingests[stream] = ingest
             self._threads.append(threading.Thread(target=ingest.run, args=(self._stop,), name=f"ingest {stream}", daemon=True))
         settle_process()
+        sharpen_timers()  # the ingest threads inherit it
         for thread in self._threads:
             thread.start()
 

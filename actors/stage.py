@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from actors.host import settle_process
+from actors.host import settle_process, sharpen_timers
 from actors.plan import RunPlan
 from actors.ray_link import RayOutlet
 from actors.wiring import Edge, LinkKind, RunIdentity
@@ -169,6 +169,7 @@ class StageActor:
         return self._node
 
     def _run(self, start: Start) -> None:
+        sharpen_timers()
         try:
             self.loop(start)
             for outlet in self.outlets.values():
