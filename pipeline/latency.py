@@ -20,18 +20,19 @@ def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
 
     Waiting is the delay with which the last sample on the critical path came from its sensor, and the time from the last
     owed tokens to the instant at which the last stream settled: fusion could have run, but another sensor might still have
-    spoken.
+    spoken. A decision at a synthetic time has first waited for the reference stream, until that counted as lost.
     """
     fresh = [w for w in admission.windows if w.tokens is not None and w.arrived_ns >= admission.announced_ns > 0]
     critical = max(fresh, key=lambda w: w.arrived_ns, default=None)
     if critical is None or critical.tokens is None:
         capture_ns, decode_ns, encode_ns, stream = admission.reference_ns, 0, 0, ""
         complete_ns = admission.announced_ns
+        delay_ns = max(0, admission.announced_ns - admission.reference_ns) if admission.synthetic else 0
     else:
         tokens = critical.tokens
+        delay_ns = tokens.header.delay_ns
         capture_ns, stream = tokens.header.capture_ns, critical.admitted.stream
         decode_ns, encode_ns, complete_ns = tokens.decode_ns, tokens.encode_ns, critical.arrived_ns
-    delay_ns = critical.tokens.header.delay_ns if critical is not None and critical.tokens is not None else 0
     wait_ns = delay_ns + (max(0, admission.settled_ns - complete_ns) if admission.settled_ns else 0)
     total_ns = publish_ns - capture_ns
     return Spans(

@@ -30,7 +30,7 @@ def compare(
 
 def _print(found: Comparison, shown: int) -> None:
     if found.differences and shown:
-        table = table_of("Differences", "time, s", "what", "A", "B")
+        table = table_of("Differences at, s", "what", "A", "B")
         for column in table.columns[1:]:
             column.justify = "left"
         for difference in found.differences[:shown]:

@@ -63,7 +63,7 @@ def _is_simulated(summary: LogSummary) -> bool:
 
 
 def _about(summary: LogSummary) -> Table:
-    table = table_of(str(summary.path), "", "")
+    table = table_of(str(summary.path), "")
     table.columns[1].justify = "left"
     clean = {True: "yes: its replay decides the same", False: "no: something was dropped or overran", None: "unknown"}
     rows = {
@@ -87,7 +87,7 @@ def _about(summary: LogSummary) -> Table:
 
 def _streams(summary: LogSummary) -> Table:
     columns = ("samples", "rate, Hz", "from, s", "to, s", "gaps", "longest, ms", "lost in the log", "delay p50, ms")
-    table = table_of("Streams", "", "codec", *columns, "from where")
+    table = table_of("Streams", "codec", *columns, "from where")
     table.columns[1].justify = table.columns[-1].justify = "left"
     for stream in summary.streams:
         table.add_row(*_stream_row(stream, summary.origin_ns))
@@ -121,7 +121,7 @@ def _stream_row(stream: StreamSummary, origin_ns: int) -> list[str]:
 
 
 def _channels(summary: LogSummary) -> Table:
-    table = table_of("Channels, before compression", "", "messages", "kB")
+    table = table_of("Channels, before compression", "messages", "kB")
     for topic, size in sorted(summary.channels.items(), key=lambda item: -item[1].bytes):
         table.add_row(topic, str(size.messages), f"{size.bytes / 1e3:.1f}")
     return table
@@ -129,7 +129,7 @@ def _channels(summary: LogSummary) -> Table:
 
 def _decisions(summary: LogSummary) -> Table:
     found = summary.decisions
-    table = table_of("Decisions", "", "")
+    table = table_of("Decisions", "")
     rows: list[tuple[str, str]] = [("all", str(found.count))]
     rows += [(f"action {name}", str(n)) for name, n in sorted(found.by_action.items())]
     rows += [(name.replace("_", " "), str(n)) for name, n in sorted(found.by_status.items())]

@@ -21,7 +21,7 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same drive.")] = 0,
     duration: Annotated[str, typer.Option("--for", help="How long, e.g. 60s.")] = "60s",
 ) -> None:
-    """Simulate a drive and write it as a log, with ground truth. Needs the extra: pip install 'chiasm[sim]'."""
+    r"""Simulate a drive and write it as a log, with ground truth. Needs the extra: pip install 'chiasm\[sim]'."""
     folder = scenario_folder(scenario)
     config = load_scenario(folder)
     duration_s = parse_duration_s(duration, "--for")

@@ -22,7 +22,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same networks on the same machine.")] = 1,
 ) -> None:
-    """Train a scenario's networks in simulation, from nothing. Needs the extra: pip install 'chiasm[train]'."""
+    r"""Train a scenario's networks in simulation, from nothing. Needs the extra: pip install 'chiasm\[train]'."""
     folder = scenario_folder(scenario)
     config = load_scenario(folder)
     module = f"engines.training.{config.name}"

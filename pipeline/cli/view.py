@@ -134,16 +134,16 @@ def print_summary(summary: RunSummary, comparison: TruthComparison | None, *, li
 
 
 def table_of(title: str, *columns: str) -> Table:
-    """A plain table; its first column is text, the others are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column(columns[0])
-    for name in columns[1:]:
+    """A plain table under its title, which heads the first column, text; the others are figures."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(Text(f"\n{title}", style="bold not dim"), no_wrap=True)
+    for name in columns:
         table.add_column(name, justify="right")
     return table
 
 
 def _decisions_table(summary: RunSummary, *, live: bool) -> Table:
-    table = table_of("Decisions", "", "count", "share")
+    table = table_of("Decisions", "count", "share")
     rows: list[tuple[str, int]] = [(f"action {name}", n) for name, n in sorted(summary.actions.items())]
     if live:
         rows += [("deadline met", summary.on_time), ("late", summary.late), ("skipped", summary.skipped)]
@@ -154,12 +154,8 @@ def _decisions_table(summary: RunSummary, *, live: bool) -> Table:
 
 
 def _latency_table(summary: RunSummary, *, live: bool) -> Table:
-    title = (
-        "Latency, ms (after the first 2 s)"
-        if live
-        else "Compute, ms (a replay's latency is its own; waiting and queueing are not shown)"
-    )
-    table = table_of(title, "", "p50", "p90", "p99", "p99.9", "max")
+    title = "Latency, ms, after the first 2 s" if live else "Compute alone (this is a replay), ms"
+    table = table_of(title, "p50", "p90", "p99", "p99.9", "max")
     parts = ["latency", "decode", "encode", "fuse"] + (["wait", "runtime"] if live else [])
     names = {
         "latency": "reference to decision" if live else "sum",
@@ -175,7 +171,7 @@ def _latency_table(summary: RunSummary, *, live: bool) -> Table:
 
 def _streams_table(summary: RunSummary) -> Table:
     states = [a.name.lower() for a in Availability]
-    table = table_of("Streams, as the decisions found them", "", *states, "dropped")
+    table = table_of("Streams, as the decisions found them", *states, "dropped")
     for stream, found in summary.availability.items():
         drops = {reason: n for (s, reason), n in summary.drops.items() if s == stream}
         dropped = ", ".join(f"{n} {reason}" for reason, n in drops.items()) or "0"
@@ -188,7 +184,7 @@ def _streams_table(summary: RunSummary) -> Table:
 
 
 def _truth_table(comparison: TruthComparison) -> Table:
-    table = table_of("Against the simulated drive's ground truth", "", "")
+    table = table_of("Against the simulated drive's ground truth", "")
     for head, value in comparison.balanced_accuracy.items():
         table.add_row(f"{head}: balanced accuracy", f"{value:.3f}")
     table.add_row("action after policy: agreement", f"{comparison.policy_agreement:.3f}")

@@ -307,6 +307,12 @@ def test_critical_path_is_that_of_the_tokens_that_came_last_and_waiting_is_apart
     assert spans.runtime_ns == (19 - 2 - 3 - 2 - 3) * MS
 
 
+def test_at_a_synthetic_time_waiting_for_the_lost_reference_stream_is_not_the_runtimes_share():
+    found = replace(admission(settled_ns=112 * MS, announced_ns=110 * MS, arrived_ns=()), synthetic=True)
+    spans = attribute(found, fuse_ns=2 * MS, publish_ns=119 * MS)
+    assert (spans.total_ns, spans.wait_ns, spans.runtime_ns) == (19 * MS, 12 * MS, 5 * MS)
+
+
 def test_spans_of_a_replay_are_compute_alone():
     spans = compute_only(admission(settled_ns=0, announced_ns=0, arrived_ns=(0,)), fuse_ns=2 * MS)
     assert (spans.total_ns, spans.wait_ns, spans.runtime_ns) == (6 * MS, 0, 0)
