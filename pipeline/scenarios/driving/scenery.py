@@ -143,6 +143,7 @@ class Ground:
                 wall.append([(-6.25, y0, z0), (-6.25, y1, z0), (-6.25, y1, z1), (-6.25, y0, z1)])
                 colours.append((shade, shade, shade * 0.95))
         self._wall = _Sheet(core, parent, wall, colours)
+        self._wall.path.set_bin("fixed", 0)
         self._active = self._sheets[0]
 
     def _flat(self, core: Any, parent: Any, strips: list[Any]) -> _Sheet:
@@ -176,6 +177,7 @@ class Props:
 
     def __init__(self, core: Any, lit: Any, glow: Any) -> None:
         self._core, self._lit, self._glow = core, lit, glow
+        self._made = 0
         new = self._new
         self._lead_car, self._lead_truck, self._blocker = new(_CARS), new(_TRUCK), new(_TRUCK)
         self._standing, self._walkers, self._gantry = new(_CARS), new(_WALKERS, glow), new(_GANTRY)
@@ -195,6 +197,9 @@ class Props:
 
     def _new(self, boxes: Sequence[Box], parent: Any = None) -> Any:
         path = (parent or self._lit).attach_new_node(_boxes(self._core, boxes))
+        # Where two surfaces coincide the first one drawn is seen. Left alone, panda3d draws in the order of its pointers.
+        self._made += 1
+        path.set_bin("fixed", self._made)
         path.stash()
         return path
 
