@@ -11,11 +11,13 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.camera import CameraActor
 from actors.encoder import EncoderActor
 from actors.fusion import FusionActor
+from actors.host import wait_until_gone
+from actors.hosts import GONE_S, Caretakers, HostClocks, placements
 from actors.microphone import MicrophoneActor
 from actors.plan import RunPlan
 from actors.sink import SinkActor
@@ -33,6 +37,7 @@ from actors.supervisor import Supervisor
 from actors.telemetry import TelemetryActor
 from actors.text import TextActor
 from actors.wiring import Edge, LinkKind, RunIdentity, edges_of, encoder_stages
+from pipeline.clock import ClockOffset
 from pipeline.links.shared_memory import SharedMemoryNode
 from pipeline.links.sweeping import sweep, sweep_dead
 from pipeline.logs.reader import LogReader
@@ -44,6 +49,7 @@ INGEST_ACTORS = {"camera": CameraActor, "microphone": MicrophoneActor, "telemetr
 ORIGIN_DELAY_NS = 300_000_000
 """From the call that starts the actors to the run's origin: all loops run by then, also on a busy host."""
 RUNS = Path(tempfile.gettempdir()) / f"chiasm-{os.getuid()}"
+KNOCK_S = 3.0
 OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -71,6 +77,9 @@ class RayRun:
         self.pids: dict[str, int] = {}
         """Stage to process id, once the run has started."""
         self._own_ray = False
+        self._own_pids: list[int] = []
+        self._clocks: HostClocks | None = None
+        self._caretakers: Caretakers | None = None
 
     def stop(self) -> None:
         """End the run soon: sources end, what they announced is still decided, the log is closed. Signal-safe."""
@@ -85,35 +94,35 @@ class RayRun:
                 self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
             opened = self._open()
-            infos = {stage: o.info for stage, o in opened.items() if o.info is not None}
             self.pids = {stage: o.pid for stage, o in opened.items()}
+            here = ray.get_runtime_context().get_node_id()
+            self._own_pids = [o.pid for o in opened.values() if o.node_id == here]
+            if self._shared_memory:
+                self._caretakers = Caretakers(self._identity, opened)
+            limit_ns = round(self._plan.scenario.runtime.clock_uncertainty_ms * 1e6)
+            self._clocks = HostClocks(self._actors, opened, limit_ns)
+            infos = _infos_of(opened, self._clocks.align())
             self._connect(opened)
             origin_ns = self._start(infos)
+            self._clocks.start()
             if self._on_start is not None:
                 self._on_start(origin_ns, infos)
             supervisor = Supervisor(self._plan, self._actors, self._stop, self._on_decisions)
-            return supervisor.watch(origin_ns)
+            summary = supervisor.watch(origin_ns)
+            return replace(summary, failures=(*summary.failures, *self._clocks.failures))
         finally:
             self._shut_down()
 
     def _open(self) -> dict[str, Opened]:
         plan = self._plan
-        for stream in plan.sources:
-            self._actors[stream] = INGEST_ACTORS[plan.scenario.streams[stream].kind].remote(plan, stream, self._identity)
+        classes: dict[str, Any] = {s: INGEST_ACTORS[plan.scenario.streams[s].kind] for s in plan.sources}
         if plan.decides:
-            for stage in encoder_stages(plan):
-                self._actors[stage] = EncoderActor.remote(plan, stage, self._identity)
-            self._actors["fusion"] = FusionActor.remote(plan, "fusion", self._identity)
-        self._actors["sink"] = SinkActor.remote(plan, "sink", self._identity)
-        before_ns = time.monotonic_ns()
+            classes |= {**dict.fromkeys(encoder_stages(plan), EncoderActor), "fusion": FusionActor}
+        classes["sink"] = SinkActor
+        options = placements(plan.scenario.runtime.place, set(classes))
+        for stage, actor_class in classes.items():
+            self._actors[stage] = actor_class.options(**options[stage]).remote(plan, stage, self._identity)
         opened: list[Opened] = _get([actor.open.remote() for actor in self._actors.values()])
-        after_ns = time.monotonic_ns()
-        for one in opened:
-            if not before_ns <= one.now_ns <= after_ns:
-                raise DeployError(
-                    f"stage {one.stage}: its host's monotonic clock differs from this one's; "
-                    "stamps of several hosts are not mapped yet, so place all actors on one host"
-                )
         return {one.stage: one for one in opened}
 
     def _connect(self, opened: dict[str, Opened]) -> None:
@@ -156,11 +165,16 @@ class RayRun:
         return origin_ns
 
     def _shut_down(self) -> None:
+        if self._clocks is not None:
+            self._clocks.stop()
         if self._own_ray:
             ray.shutdown()
         else:
             for actor in self._actors.values():
                 ray.kill(actor)
+            if self._caretakers is not None:
+                self._caretakers.sweep()
+            wait_until_gone(self._own_pids, GONE_S)
         if self._owner is not None:
             self._owner.__exit__(None, None, None)
         sweep(self._identity.run_id, self._identity.root)
@@ -177,7 +191,7 @@ def start_ray(address: str | None) -> bool:
         return False
     if address is not None:
         with _own_sigterm_handler():
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            _join(address)
         return False
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -186,6 +200,21 @@ def start_ray(address: str | None) -> bool:
     with _own_sigterm_handler():
         _init_ray()
     return True
+
+
+def _join(address: str) -> None:
+    """Connect to a cluster. Ray alone would knock for minutes at a door that is not there."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports each of its attempts; the last word is ours
+    host, _, port = address.rpartition(":")
+    try:
+        if address not in ("auto", "local"):
+            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DeployError(
+            f"runtime.ray_address={address}: no cluster there takes this run ({' '.join(str(error).split())[:120]}); give the "
+            "HOST:PORT of ray start --head, and where it asks for a token the same RAY_AUTH_MODE and RAY_AUTH_TOKEN to all"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -218,6 +247,15 @@ def _get(references: list[Any]) -> Any:
         raise (cause if cause is not None else DeployError(str(error))) from None
     except RayActorError as error:
         raise DeployError(f"an actor died while the run was starting ({error}); see the Ray logs, or try --inline") from error
+
+
+def _infos_of(opened: dict[str, Opened], offsets: dict[str, ClockOffset]) -> dict[str, StreamInfo]:
+    """The streams, each with how uncertain its host's clock makes its stamps."""
+    return {
+        stage: replace(one.info, clock_uncertainty_ns=offsets[stage].uncertainty_ns if stage in offsets else 0)
+        for stage, one in opened.items()
+        if one.info is not None
+    }
 
 
 def run(plan: RunPlan, on_decisions: Callable[[list[Decision]], None] | None = None) -> RunSummary:

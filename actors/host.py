@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import time
+from collections.abc import Sequence
+
+import psutil
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_TIMERSLACK = 29
@@ -31,3 +35,20 @@ def sharpen_timers() -> None:
     """Let this thread's sleeps end when they should: Linux gives each 50 us of slack to save power. Where it cannot, it stays."""
     with contextlib.suppress(AttributeError, OSError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def wait_until_gone(pids: Sequence[int], timeout_s: float) -> bool:
+    """Wait for processes of this host to end, at most so long; whether they did."""
+    until = time.monotonic() + timeout_s
+    while any(_is_running(pid) for pid in pids):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

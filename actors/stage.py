@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from actors.host import settle_process, sharpen_timers
 from actors.plan import RunPlan
 from actors.ray_link import RayOutlet
 from actors.wiring import Edge, LinkKind, RunIdentity
-from pipeline.clock import SystemClock
+from pipeline.clock import MappedClock, clock_domain
 from pipeline.links.base import EdgeSpec, Inbox, Outlet
 from pipeline.links.in_process import InProcessInbox
 from pipeline.links.shared_memory import SharedMemoryNode
@@ -29,7 +30,7 @@ from pipeline.messages import Message
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import StageReport
 
-CONCURRENCY_GROUPS = {"control": 1, "link": 1, "wait": 1, "console": 1}
+CONCURRENCY_GROUPS = {"control": 1, "clock": 1, "link": 1, "wait": 1, "console": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Opened:
     stage: str
     node_id: str
     pid: int
-    now_ns: int
+    clock_domain: str
     niceness: int
     info: StreamInfo | None = None
 
@@ -57,7 +58,7 @@ class StageActor:
 
     def __init__(self, plan: RunPlan, stage: str, identity: RunIdentity) -> None:
         self.plan, self.stage, self.identity = plan, stage, identity
-        self.clock = SystemClock()
+        self.clock = MappedClock()
         self.stopping = threading.Event()
         self.inbox: Inbox | None = None
         self.outlets: dict[str, Outlet] = {}
@@ -94,10 +95,18 @@ class StageActor:
             stage=self.stage,
             node_id=ray.get_runtime_context().get_node_id(),
             pid=os.getpid(),
-            now_ns=self.clock.now_ns(),
+            clock_domain=clock_domain(),
             niceness=os.nice(0),
             info=info,
         )
+
+    def read_clock(self) -> int:
+        """The monotonic clock of this host, unmapped, in ns."""
+        return time.monotonic_ns()
+
+    def steer_clock(self, offset_ns: int, at_once: bool) -> None:
+        """Stamp on the axis of the host that started the run."""
+        self.clock.steer(offset_ns, at_once=at_once)
 
     def listen(self, link: LinkKind, edges: Sequence[EdgeSpec]) -> None:
         """Make the inbox, before anybody sends."""
@@ -187,7 +196,14 @@ def _stream_of(edge: str) -> str:
 
 def as_actor(cls: type) -> Any:
     """The Ray actor class of a stage: no CPU reserved (the host is shared by design), control calls beside the loop."""
-    groups = {"stop": "control", "deliver": "link", "wait": "wait", "take": "console"}
+    groups = {
+        "stop": "control",
+        "read_clock": "clock",
+        "steer_clock": "clock",
+        "deliver": "link",
+        "wait": "wait",
+        "take": "console",
+    }
     for method, group in groups.items():
         if hasattr(cls, method):
             setattr(cls, method, ray.method(concurrency_group=group)(_own(cls, method)))

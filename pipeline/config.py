@@ -87,6 +87,10 @@ class RuntimeConfig(_Frozen):
     encoders: Literal["together", "apart"] = "together"
     threads: PositiveInt = 1
     ray_address: str | None = None
+    place: dict[str, str] = Field(default_factory=dict)
+    """Stage to the Ray resource that its host offers: ``camera: edge`` runs where ``ray start --resources='{"edge": 1}'``."""
+    clock_uncertainty_ms: float = Field(default=2.0, gt=0, le=1000)
+    """A host whose clock cannot be compared more closely than this is refused."""
     horizon_ms: PositiveInt = 2000
     frames_in_flight: PositiveInt = 8
 

@@ -65,7 +65,8 @@ def plan_live(
     for uri in sinks or ():
         with open_sink(uri):
             pass
-    infos = {stream: info for stream, spec in specs.items() if (info := _probe(spec)) is not None}
+    here = {stream: spec for stream, spec in specs.items() if not _is_elsewhere(stream, spec, scenario)}
+    infos = {stream: info for stream, spec in here.items() if (info := _probe(spec)) is not None}
     notices = assigned.notices or _not_validated(infos)  # a log says only once it is open whether it was simulated
     plan = RunPlan(
         scenario=scenario,
@@ -81,7 +82,7 @@ def plan_live(
     truth_log = Path(targets.pop()) if len(targets) == 1 and not any(s.loop_period_ns for s in specs.values()) else None
     return Planned(
         plan=plan,
-        duration_ns=for_ns if for_ns is not None else _duration_ns(specs),
+        duration_ns=for_ns if for_ns is not None else _duration_ns(here),
         truth_log=truth_log,
         about=", ".join(dict.fromkeys(_origin(spec, infos) for spec in specs.values())),
         infos=infos,
@@ -179,6 +180,11 @@ def _not_validated(infos: Mapping[str, StreamInfo]) -> tuple[str, ...]:
     return (f"{', '.join(real)}: {NOT_VALIDATED}",) if real else ()
 
 
+def _is_elsewhere(stream: str, spec: SourceSpec, scenario: Scenario) -> bool:
+    """Its actor runs on another host, which alone has the file. (What ships with the package is on both.)"""
+    return stream in scenario.runtime.place and not Path(spec.target).exists()
+
+
 def _is_live(spec: SourceSpec) -> bool:
     return spec.scheme.endswith("-device") or spec.scheme.startswith("udp-")
 
@@ -193,5 +199,5 @@ def started_together(specs: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
 
 
 def _duration_ns(specs: dict[str, SourceSpec]) -> int | None:
-    spec = next(iter(specs.values()))
-    return None if spec.loop_period_ns or _is_live(spec) else duration_of(spec)
+    spec = next(iter(specs.values()), None)
+    return None if spec is None or spec.loop_period_ns or _is_live(spec) else duration_of(spec)

@@ -33,6 +33,7 @@ JSON_SCHEMAS: dict[str, bytes] = {
     "chiasm.StreamInfo": _schema(
         "chiasm.StreamInfo", stream="string", kind="string", encoding="object", period_ns="integer",
         min_gap_ns="integer", simulated="boolean", origin="string", calibration="object",
+        clock_uncertainty_ns="integer",
     ),
     "chiasm.Announcement": _schema(
         "chiasm.Announcement", kind="integer", stream="string", epoch="integer", seq="integer", capture_ns="integer",
@@ -72,7 +73,7 @@ def stream_info_from_json(data: bytes) -> StreamInfo:
         info = StreamInfo(**fields, encoding=Encoding(**encoding))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a stream's description: {error}") from error
-    _check_types(info, StreamInfo, ("stream", "kind", "origin"), ("period_ns", "min_gap_ns"))
+    _check_types(info, StreamInfo, ("stream", "kind", "origin"), ("period_ns", "min_gap_ns", "clock_uncertainty_ns"))
     _check_types(info.encoding, Encoding, ("codec",), ("width", "height", "sample_rate_hz"))
     if not info.stream or info.kind not in ("camera", "microphone", "telemetry", "text"):
         raise ValueError(f"stream {info.stream[:40]!r} of kind {info.kind[:40]!r}")

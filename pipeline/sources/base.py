@@ -56,6 +56,8 @@ class StreamInfo:
     origin: str = ""
     """Where it comes from, for people: a file name, a device's name."""
     calibration: dict[str, str] = field(default_factory=dict)
+    clock_uncertainty_ns: int = 0
+    """By how much its stamps may be wrong because they were mapped from another host's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ class LiveIngest:
                 return False
             capture_ns, receive_ns = self._origin_ns + packet.capture_ns, self._clock.now_ns()
         else:
-            capture_ns, receive_ns = packet.capture_ns, packet.arrival_ns
+            capture_ns, receive_ns = (self._clock.from_host_ns(t) for t in (packet.capture_ns, packet.arrival_ns))
         if capture_ns < self._origin_ns and self._source.timing == "live":
             return True  # taken before the run began
         if capture_ns <= self._last_capture_ns:
