@@ -7,6 +7,7 @@ contention, scheduling, policy). Percentiles are HdrHistogram's.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.admission import Admission
@@ -66,6 +67,7 @@ class LatencySummary:
     """Histograms of the latency of decisions and of its parts, in ns."""
 
     _histograms: dict[str, object] = field(default_factory=dict)
+    _maximum_ns: Counter[str] = field(default_factory=Counter)
 
     def add(self, part: str, value_ns: int) -> None:
         """Count one value; what lies outside 1 µs to 60 s is put at that end."""
@@ -74,6 +76,7 @@ class LatencySummary:
         histogram = self._histograms.get(part)
         if histogram is None:
             histogram = self._histograms[part] = HdrHistogram(LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS)
+        self._maximum_ns[part] = max(self._maximum_ns[part], value_ns)
         histogram.record_value(min(max(value_ns, LOWEST_NS), HIGHEST_NS))  # type: ignore[attr-defined]
 
     def percentile_ns(self, part: str, percent: float) -> int | None:
@@ -84,7 +87,12 @@ class LatencySummary:
         count = histogram.get_total_count()  # type: ignore[attr-defined]
         if count * (100 - percent) / 100 < 1:
             return None
-        return int(histogram.get_value_at_percentile(percent))  # type: ignore[attr-defined]
+        value_ns = int(histogram.get_value_at_percentile(percent))  # type: ignore[attr-defined]
+        return min(value_ns, self._maximum_ns[part])  # a bin stands for all values in it, also past the largest
+
+    def maximum_ns(self, part: str) -> int:
+        """The largest value, exactly (0 where there is none)."""
+        return self._maximum_ns[part]
 
     def parts(self) -> list[str]:
         """What was counted."""

@@ -114,7 +114,6 @@ class SinkStage:
         self._first_ns: int | None = None
         self._last_ns = self._snapshot_ns = self._reported_ns = -(2**62)
         self._recorded_ns: dict[str, int] = {}
-        self._maximum_ns: Counter[str] = Counter()
         self._reference_ns = array("q")
         self._classes: dict[str, array[int]] = {}
         self._action_index = array("b")
@@ -179,7 +178,6 @@ class SinkStage:
         parts |= {"fuse": spans.fuse_ns, "wait": spans.wait_ns, "runtime": spans.runtime_ns}
         for part, value_ns in parts.items():
             self._latency.add(part, value_ns)
-            self._maximum_ns[part] = max(self._maximum_ns[part], value_ns)
 
     def take(self) -> list[Decision]:
         """The decisions since the last call, for a console."""
@@ -198,7 +196,10 @@ class SinkStage:
                 drops["decisions", f"sink {sink.uri}"] += sink.dropped
         percents = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
         latency = {
-            part: {**{n: self._latency.percentile_ns(part, p) for n, p in percents.items()}, "max": self._maximum_ns[part]}
+            part: {
+                **{n: self._latency.percentile_ns(part, p) for n, p in percents.items()},
+                "max": self._latency.maximum_ns(part),
+            }
             for part in self._latency.parts()
         }
         summary = RunSummary(

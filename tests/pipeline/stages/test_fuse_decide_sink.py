@@ -415,3 +415,13 @@ def test_spans_name_every_part():
     assert set(Spans.__slots__) == {
         "critical_stream", "total_ns", "decode_ns", "encode_ns", "fuse_ns", "wait_ns", "runtime_ns"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("largest_ns", [38_021_111, 38_006_001, 999_999, 1_000_001])
+def test_no_percentile_lies_above_the_maximum(largest_ns: int):
+    summary = LatencySummary()
+    for _ in range(1000):
+        summary.add("latency", largest_ns)
+    found_ns = summary.percentile_ns("latency", 99.9)
+    assert found_ns is not None and found_ns <= largest_ns == summary.maximum_ns("latency")
+    assert found_ns == pytest.approx(largest_ns, rel=0.001)
