@@ -85,7 +85,7 @@ class LatencySummary:
         if histogram is None:
             return None
         count = histogram.get_total_count()  # type: ignore[attr-defined]
-        if count * (100 - percent) / 100 < 1:
+        if round(count * (100 - percent), 6) < 100:  # 100 - 99.9 is a little less than 0.1
             return None
         value_ns = int(histogram.get_value_at_percentile(percent))  # type: ignore[attr-defined]
         return min(value_ns, self._maximum_ns[part])  # a bin stands for all values in it, also past the largest
