@@ -230,6 +230,7 @@ def _own_sigterm_handler() -> Iterator[None]:
 
 def _init_ray() -> None:
     ray.init(
+        address="local",  # left out, it means whatever cluster happens to run here
         num_cpus=max(2, os.cpu_count() or 2),
         include_dashboard=False,
         log_to_driver=False,

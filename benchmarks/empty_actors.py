@@ -27,6 +27,7 @@ def main(actors: int, cpus: int, object_store_bytes: int) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray").setLevel(logging.WARNING)
     ray.init(
+        address="local",
         num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,

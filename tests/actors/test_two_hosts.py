@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self.folder = tempfile.mkdtemp(prefix="ray-")  # sockets lie in it, so its path must be short
 
     def start(self, *arguments: str, before: list[str] | None = None) -> None:
         common = ["--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
@@ -70,6 +72,7 @@ class Cluster:
                 node.wait(15)
             except subprocess.TimeoutExpired:
                 os.killpg(node.pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def chiasm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).parent / "chiasm"), *arguments, "--set", f"runtime.ray_address={self.address}"]
@@ -82,7 +85,9 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("shifting a process's monotonic clock needs util-linux's unshare and the right to make a time namespace")
     nodes = Cluster()
     try:
-        nodes.start("--head", f"--port={nodes.address.partition(':')[2]}", "--include-dashboard=false")
+        nodes.start(
+            "--head", f"--port={nodes.address.partition(':')[2]}", "--include-dashboard=false", f"--temp-dir={nodes.folder}"
+        )
         nodes.wait_for(1)
         nodes.start(f"--address={nodes.address}", '--resources={"edge": 1}', before=UNSHARE)
         nodes.wait_for(2)
@@ -139,6 +144,13 @@ def test_a_place_that_is_not_there_is_one_line(cluster: Cluster, override: str, 
     ran = cluster.chiasm("run", "driving", f"--set={override}")
     assert ran.returncode == 2
     assert named in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_without_an_address_a_cluster_that_happens_to_run_here_is_left_alone() -> None:
+    command = [str(Path(sys.executable).parent / "chiasm"), "run", "driving", "--for", "1s"]
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
