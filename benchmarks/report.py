@@ -19,6 +19,16 @@ from benchmarks.measurement import RESULTS
 
 HEADINGS = ("measurement", "what", "target", "measured", "")
 COMPARISON_SIGNS = {"<=": "≤", ">=": "≥", "=": "=", ">": ">"}
+FRONT_PAGE = RESULTS.parents[1] / "README.md"
+LATENCY_MARKS = ("<!-- latency:begin -->", "<!-- latency:end -->")
+LATENCY_PARTS = {
+    "latency": "reference to decision",
+    "decode": "decode (H.264)",
+    "encode": "encode",
+    "fuse": "fuse",
+    "wait": "waiting for a late sensor",
+    "runtime": "**the runtime's own share**",
+}
 NEEDED = ("name", "title", "command", "quick", "skipped", "checks", "summary", "samples", "environment")
 
 
@@ -74,6 +84,28 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def with_latency(page: str, results: Sequence[dict[str, Any]]) -> str:
+    """The front page with the whole live run's latency between its marks; as it was where there is none, or no marks."""
+    live = next((r for r in results if r["name"] == "live" and not r["quick"] and not r["skipped"]), None)
+    before, begin, rest = page.partition(LATENCY_MARKS[0])
+    _, end, after = rest.partition(LATENCY_MARKS[1])
+    if live is None or not begin or not end:
+        return page
+    summary, environment = live["summary"], live["environment"]
+    lines = [
+        f"{environment['date'][:10]}, {environment['cores']} cores of an {environment['cpu']} server, no GPU, Python "
+        f"{environment['python']}, Ray {environment['packages']['ray']}. {summary['seconds']:g} s, {summary['frames']} frames, "
+        f"{summary['decided']} decisions; {summary['share_within_25_ms']:.1%} within 25 ms, {summary['dropped']} drops.",
+        "",
+        "| ms | p50 | p90 | p99 | p99.9 |",
+        "|---|---|---|---|---|",
+    ]
+    for part, name in LATENCY_PARTS.items():
+        figures = [f"{summary[f'{part}_ms'][p]:.1f}" for p in ("p50", "p90", "p99", "p99.9")]
+        lines.append(f"| {name} | " + " | ".join(figures) + " |")
+    return before + begin + "\n" + "\n".join(lines) + "\n" + end + after
+
+
 def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] = RESULTS) -> None:
     """Print the table and write README.md."""
     try:
@@ -88,6 +120,9 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] 
         table.add_row(*row[:-1], f"[{styles[row[-1]]}]{row[-1]}")
     Console().print(table)
     (folder / "README.md").write_text(markdown(results), encoding="utf-8")
+    if folder.resolve() == RESULTS and FRONT_PAGE.is_file():
+        page = FRONT_PAGE.read_text(encoding="utf-8")
+        FRONT_PAGE.write_text(with_latency(page, results), encoding="utf-8")
 
 
 def _figure(value: float | None, unit: str) -> str:

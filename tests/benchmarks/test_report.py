@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from benchmarks.measurement import Check, Outcome, Skipped, make_result, percentiles, write_samples
+from benchmarks.measurement import RESULTS, Check, Outcome, Skipped, make_result, percentiles, write_samples
 from benchmarks.memory import growth
-from benchmarks.report import ReportError, markdown, read_results, rows
+from benchmarks.report import FRONT_PAGE, ReportError, markdown, read_results, rows, with_latency
 
 
 def outcome(measured: float | None = 1.25) -> Outcome:
@@ -87,3 +87,18 @@ def test_growth_is_the_slope_after_the_second_minute_only():
     assert growth(lines, "event_s") == pytest.approx(1.0)
     assert growth(lines, "wall_s") == pytest.approx(10.0)
     assert growth(lines[:4], "event_s") is None
+
+
+def test_front_page_shows_the_latency_that_was_measured():
+    page = FRONT_PAGE.read_text(encoding="utf-8")
+    results = read_results(RESULTS)
+    assert with_latency(page, results) == page, "run python -m benchmarks.report"
+    (live,) = [r for r in results if r["name"] == "live"]
+    slower = {**live, "summary": {**live["summary"], "runtime_ms": {"p50": 91.25, "p90": 92, "p99": 93, "p99.9": 94}}}
+    assert "| 91.2 | 92.0 | 93.0 | 94.0 |" in with_latency(page, [slower])
+
+
+def test_front_page_without_marks_or_without_a_whole_live_run_stays():
+    assert with_latency("no marks", read_results(RESULTS)) == "no marks"
+    page = FRONT_PAGE.read_text(encoding="utf-8")
+    assert with_latency(page, []) == page
