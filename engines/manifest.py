@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 256 << 20

@@ -144,9 +144,14 @@ class TelemetryRing:
                 header=block.header, times_ns=block.times_ns.copy(), values=block.values.copy(), valid=block.valid.copy()
             )
         )
+        windows = self._cut(ends)
+        # Only now: a long block also completes windows that end well before its last row, and these read older blocks.
         keep_from_ns = block.header.capture_ns - self._spec.window_ns - self._spec.hold_ns - self._spec.hop_ns
         while self._blocks[0].header.capture_ns < keep_from_ns:
             self._blocks.pop(0)
+        return windows
+
+    def _cut(self, ends: list[int]) -> list[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
         if not ends:
             return []
         times = np.concatenate([b.times_ns for b in self._blocks])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
 from engines.manifest import EngineError, Manifest, TensorSpec
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
 from engines.backends.base import Array, Availability, InputCheck
 from engines.manifest import EngineError, Manifest, TensorSpec

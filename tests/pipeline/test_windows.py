@@ -151,7 +151,7 @@ def test_sample_and_hold_is_what_a_slow_loop_gives(table, end_ms: int):
             assert got[point, channel] == (values[rows[-1], channel] if fresh else 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(row_tables(), st.sets(st.integers(1, 24)))
 def test_telemetry_windows_are_the_same_however_rows_are_cut_into_blocks(table, cuts: set[int]):
     times, values, valid = table
@@ -171,6 +171,15 @@ def test_telemetry_windows_are_the_same_however_rows_are_cut_into_blocks(table, 
             assert end_ns in blocks
             np.testing.assert_array_equal(blocks[end_ns][0], value)
             np.testing.assert_array_equal(blocks[end_ns][1], held)
+
+
+def test_a_long_block_completes_its_first_windows_with_rows_of_older_blocks():
+    ring = TelemetryRing(ROWS, 0)
+    first, rest = [t * 10 * MS for t in range(5)], [t * 10 * MS for t in range(5, 40)]
+    ring.push(telemetry(first, 0, np.full((5, 1), 7, np.float32), np.ones((5, 1), np.bool_)))
+    windows = ring.push(telemetry(rest, 1, np.full((35, 1), 9, np.float32), np.ones((35, 1), np.bool_)))
+    end_ns, values, held = windows[0]
+    assert (end_ns, values[:, 0].tolist(), held.all()) == (100 * MS, [7, 7, 9, 9, 9], True)
 
 
 def test_telemetry_ring_keeps_no_view_of_what_a_link_lent():
