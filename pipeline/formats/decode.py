@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -194,7 +195,7 @@ def cropped_size(width: int, height: int, encoding: Encoding) -> tuple[int, int]
     return (encoding.width, encoding.height) if is_padded else (width, height)
 
 
-class _PlainDecoder:
+class _PlainDecoder(ABC):
     """A codec without state: all of a packet is in its chunks."""
 
     max_bytes = MAX_CHUNK_BYTES
@@ -209,8 +210,9 @@ class _PlainDecoder:
             raise self._broken(f"has {len(content)} bytes, at most {self.max_bytes}")
         return self._read(content)
 
+    @abstractmethod
     def _read(self, content: bytes) -> Any:
-        raise NotImplementedError
+        """The payload of one whole packet."""
 
     def _broken(self, what: str) -> SourceError:
         origin = f" from {self._info.origin}" if self._info.origin else ""
