@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.host import wait_until_gone
@@ -65,7 +65,12 @@ class HostClocks:
         """Measure and map every stage on another host, before the run. Raises ConfigError where that is too uncertain."""
         offsets: dict[str, ClockOffset] = {}
         for stages in self._stages.values():
-            offset = _measured(self._actors[stages[0]])
+            try:
+                offset = _measured(self._actors[stages[0]])
+            except RayError as error:
+                raise ConfigError(
+                    f"stage {stages[0]}: its host does not tell its time within {CALL_S:g} s; see its Ray logs"
+                ) from error
             if offset.uncertainty_ns > self._limit_ns:
                 raise ConfigError(
                     f"stage {stages[0]}: its host's clock is known within {offset.uncertainty_ns / 1e6:.3f} ms only, "
@@ -93,7 +98,7 @@ class HostClocks:
             for domain, stages in self._stages.items():
                 try:
                     offset = _measured(self._actors[stages[0]])
-                except (RayError, GetTimeoutError):
+                except RayError:
                     continue  # the supervisor says who died
                 if offset.uncertainty_ns <= self._limit_ns:
                     known_at[domain] = time.monotonic()

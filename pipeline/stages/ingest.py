@@ -124,7 +124,8 @@ class LiveIngest:
                 return False
             capture_ns, receive_ns = self._origin_ns + packet.capture_ns, self._clock.now_ns()
         else:
-            capture_ns, receive_ns = (self._clock.from_host_ns(t) for t in (packet.capture_ns, packet.arrival_ns))
+            to_run = self._clock.from_host_ns
+            capture_ns, receive_ns = to_run(packet.capture_ns), to_run(packet.arrival_ns)
         if capture_ns < self._origin_ns and self._source.timing == "live":
             return True  # taken before the run began
         if capture_ns <= self._last_capture_ns:

@@ -118,7 +118,7 @@ def test_a_camera_and_its_encoder_on_another_host_are_fused_on_one_time_axis(clu
     assert not left
 
 
-def test_what_was_recorded_on_two_hosts_replays_twice_the_same_on_two_and_on_one(cluster: Cluster, short_log: Path) -> None:
+def test_a_replay_across_two_hosts_decides_bit_for_bit_what_it_does_inline(cluster: Cluster, short_log: Path) -> None:
     elsewhere = cluster.chiasm(
         "replay", str(short_log), "--set", "runtime.place.microphone=edge", "--set=runtime.place.fusion=edge"
     )
