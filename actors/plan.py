@@ -25,8 +25,9 @@ from pipeline.policy.hysteresis import HysteresisPolicy
 from pipeline.sources.base import SourceSpec, StreamInfo
 from pipeline.stages.decide import DecideStage, Identity
 from pipeline.stages.encode import EncodeStage
-from pipeline.stages.fuse import FuseStage
+from pipeline.stages.fuse import Fused, FuseStage
 from pipeline.stages.infer import Infer
+from pipeline.stages.memory import MemorySpec
 from pipeline.windows import WindowSpec
 
 TELEMETRY_SLACK_NS = 12_000_000
@@ -179,11 +180,17 @@ class CalibratedFusion:
             if tokens is None or channels is None:
                 raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
             self.token_shapes = {**self.token_shapes, stream: (tokens, channels)}
+        entries, channels = shapes.get("memory", (0, 0))
+        self.memory: MemorySpec | None = None
+        if entries and channels:
+            self.memory = MemorySpec(entries=entries, step_ns=manifest.memory_step_ns, channels=channels)
 
-    def probabilities(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> dict[str, NDArray[np.float32]]:
+    def fuse(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> Fused:
         """See `pipeline.stages.fuse.FusionNetwork`."""
         outputs = self._runner.infer(inputs)
-        return {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
+        probabilities = {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
+        thresholds = {h.name: h.thresholds_for(present) for h in self._manifest.heads}
+        return Fused(probabilities=probabilities, thresholds=thresholds, token=outputs.get("memory_token"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ labels, and the ONNX file must have the hash that the manifest names. Arrays onl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +18,7 @@ from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where Te
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 256 << 20
+MAX_MEMORY = 64
 NS_PER_S = 1_000_000_000
 
 Role = Literal["camera", "microphone", "telemetry", "text", "fusion"]
@@ -78,6 +79,10 @@ class HeadSpec(_Frozen):
         """The temperature of one availability mask (``present``: one flag a stream, in the manifest's order)."""
         return self.temperature_by_mask.get(mask_key(present), self.temperature)
 
+    def thresholds_for(self, present: Sequence[bool]) -> Mapping[str, float]:
+        """Label to the probability from which it is called, for one availability mask; empty where none was fitted."""
+        return self.thresholds_by_mask.get(mask_key(present), {})
+
     def probabilities(self, logits: NDArray[np.float32], present: Sequence[bool]) -> NDArray[np.float32]:
         """Calibrated float32 probabilities ``[labels]`` from logits ``[labels]``.
 
@@ -127,6 +132,9 @@ class Manifest(_Frozen):
     hold_ns: int = Field(default=0, ge=0)
     streams: tuple[Name, ...] = Field(default=(), max_length=16)
     heads: tuple[HeadSpec, ...] = ()
+    memory_step_ns: int = Field(default=0, ge=0)
+    """A fusion with memory reads ``memory [entries, channels]``, ``memory_age_s`` and ``memory_mask [entries]`` and gives
+    ``memory_token [channels]``; entries lie at least this far apart."""
     training: Training
 
     @model_validator(mode="after")
@@ -158,15 +166,28 @@ class Manifest(_Frozen):
                 raise ValueError(f"role fusion: no input {name!r} for a stream in streams")
         self._check_shape("age_s", (len(self.streams),))
         self._check_shape("mask", (len(self.streams), 3))
+        self._check_memory()
         widths = {t.name: t.shape[-1] if t.shape else None for t in self.outputs}
         for head in self.heads:
             if widths.get(head.output) != len(head.labels):
                 raise ValueError(f"head {head.name!r}: output {head.output!r} must have {len(head.labels)} values")
 
+    def _check_memory(self) -> None:
+        memory = next((t.shape for t in self.inputs if t.name == "memory"), None)
+        token = next((t.shape for t in self.outputs if t.name == "memory_token"), None)
+        if (memory is None) != (token is None) or (memory is None) != (self.memory_step_ns == 0):
+            raise ValueError("role fusion: input memory, output memory_token and memory_step_ns go together")
+        if memory is None:
+            return
+        if len(memory) != 2 or memory[0] is None or memory[0] > MAX_MEMORY or token != (memory[1],):
+            raise ValueError(f"input 'memory': shape {memory} must be at most [{MAX_MEMORY}, channels], memory_token [channels]")
+        for name in ("memory_age_s", "memory_mask"):
+            self._check_shape(name, (memory[0],))
+
     def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:
         found = next((t.shape for t in self.inputs if t.name == name), None)
         if found != expected:
-            raise ValueError(f"input {name!r}: shape {found} does not match {expected}, from window and channels")
+            raise ValueError(f"input {name!r}: shape {found} does not match {expected}")
 
     def head(self, name: str) -> HeadSpec:
         """The head of that name; raises EngineError if there is none."""

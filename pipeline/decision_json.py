@@ -56,9 +56,12 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
     }
 
 
-def decision_to_json(decision: Decision) -> str:
-    """One decision as one line of JSON."""
-    return json.dumps(decision_to_dict(decision), separators=(",", ":"), allow_nan=False)
+def decision_to_json(decision: Decision, *, with_memory: bool = False) -> str:
+    """One decision as one line of JSON. Fusion's memory is for the recorder's snapshots: left out unless asked for."""
+    plain = decision_to_dict(decision)
+    if with_memory and decision.memory:
+        plain["memory"] = decision.memory
+    return json.dumps(plain, separators=(",", ":"), allow_nan=False)
 
 
 def _receipt_from_dict(data: dict[str, Any]) -> Receipt:

@@ -213,7 +213,7 @@ class Receipt:
 class Decision:
     """One typed result.
 
-    ``outputs`` maps a head to its calibrated float32 probabilities; ``state`` is the policy's, JSON-serialisable.
+    ``outputs`` maps a head to its calibrated float32 probabilities; ``state`` is that of policy and memory, JSON-serialisable.
     ``status`` is ``on_time``, ``late`` or ``skipped`` (then there are no outputs), or ``replayed``.
     """
 
@@ -227,6 +227,8 @@ class Decision:
     labels: dict[str, str] = field(default_factory=dict)
     """Head to the name of its class after policy."""
     state: str = ""
+    memory: str = ""
+    """Fusion's memory, `FusionMemory.to_json`, for the recorder's snapshots; ``state`` holds the hashes of its entries."""
     receipt: Receipt | None = None
 
     @property

@@ -213,7 +213,7 @@ def _encode_progress(message: Progress) -> _Parts:
 
 def _encode_decision(message: Decision) -> _Parts:
     try:
-        raw = decision_to_json(message).encode()
+        raw = decision_to_json(message, with_memory=True).encode()
     except ValueError as error:
         raise LinkError(f"decision {message.seq}: {error}; outputs and receipt must hold finite numbers only") from error
     if len(raw) > MAX_DECISION_BYTES:
@@ -388,7 +388,7 @@ def _decode_decision(stream: str, kind: int, numbers: _Numbers, shape: _Shape, p
     if payload.nbytes > MAX_DECISION_BYTES:
         raise LinkError(f"wire decision of {payload.nbytes} bytes: at most {MAX_DECISION_BYTES}")
     decision = decision_from_json(bytes(payload))
-    for name in ("seq", "reference_ns", "publish_ns", "deadline_ns", "status", "action", "labels", "state"):
+    for name in ("seq", "reference_ns", "publish_ns", "deadline_ns", "status", "action", "labels", "state", "memory"):
         expected = int if name == "seq" or name.endswith("_ns") else dict if name == "labels" else str
         if type(getattr(decision, name)) is not expected:
             raise LinkError(f"wire decision: {name} is not of type {expected.__name__}")

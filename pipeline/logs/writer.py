@@ -116,9 +116,10 @@ class LogWriter:
         self._add(TRUTH_TOPIC, time_ns, data.encode(), time_ns)
         self._flush_when_due(time_ns)
 
-    def snapshot(self, time_ns: int, state: str) -> None:
-        """Append the state of fusion and policy at `time_ns`."""
-        data = json.dumps({"time_ns": time_ns, "state": state}, separators=(",", ":"))
+    def snapshot(self, time_ns: int, state: str, memory: str = "") -> None:
+        """Append the state of fusion and policy at `time_ns`, with the entries of fusion's memory where it has one."""
+        whole = {"time_ns": time_ns, "state": state, **({"memory": memory} if memory else {})}
+        data = json.dumps(whole, separators=(",", ":"))
         self._add(SNAPSHOTS_TOPIC, time_ns, data.encode(), time_ns)
 
     def finish(self, end: dict[str, str]) -> None:

@@ -24,14 +24,19 @@ class PolicyState:
     action: int = 0
     recent: tuple[tuple[int, int], ...] = ()
 
-    def to_json(self) -> str:
-        """One canonical line."""
-        return json.dumps({"action": self.action, "recent": self.recent}, separators=(",", ":"))
+    def to_json(self, memory: tuple[tuple[int, str], ...] | None = None) -> str:
+        """One canonical line, with the keys of fusion's memory where there is one."""
+        state: dict[str, object] = {"action": self.action, "recent": self.recent}
+        if memory is not None:
+            state["memory"] = memory
+        return json.dumps(state, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HysteresisPolicy:
-    """A class takes over after ``enter[class]`` reference times in a row at which it is top and at least ``threshold`` probable.
+    """A class takes over after ``enter[class]`` reference times in a row at which it is top and probable enough.
+
+    Enough is ``threshold``, or what calibration found for this class with the streams that are present.
 
     With no stream present at all the action is ``blind_action`` at once: the network has nothing to go by.
     """
@@ -42,10 +47,19 @@ class HysteresisPolicy:
     memory: int
     blind_action: str
 
-    def step(self, state: PolicyState, since_first_ns: int, probabilities: NDArray[np.float32], *, blind: bool) -> PolicyState:
-        """The state after one more decision; ``probabilities`` float32 ``[classes]``."""
+    def step(
+        self,
+        state: PolicyState,
+        since_first_ns: int,
+        probabilities: NDArray[np.float32],
+        thresholds: Mapping[str, float] | None = None,
+        *,
+        blind: bool,
+    ) -> PolicyState:
+        """The state after one more decision; ``probabilities`` float32 ``[classes]``, ``thresholds`` by label."""
         top = int(np.argmax(probabilities))
-        candidate = top if float(probabilities[top]) >= self.threshold else -1
+        enough = (thresholds or {}).get(self.labels[top], self.threshold)
+        candidate = top if float(probabilities[top]) >= enough else -1
         recent = (*state.recent, (since_first_ns, candidate))[-self.memory :]
         if blind:
             return PolicyState(action=self.labels.index(self.blind_action), recent=recent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.clock import Clock
 from pipeline.latency import attribute, compute_only
 from pipeline.messages import Admitted, Availability, Decision, Receipt
 from pipeline.policy.hysteresis import HysteresisPolicy, PolicyState
+from pipeline.stages.memory import FusionMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Identity:
 
 
 class DecideStage:
-    """Applies policy and writes receipts. Its state is policy's, one serialisable value."""
+    """Applies policy and writes receipts. The state in a decision is policy's and the keys of fusion's memory, one value."""
 
     def __init__(
         self,
@@ -41,6 +43,8 @@ class DecideStage:
         self._identity, self._deadline_ns, self._clock, self._live = identity, deadline_ns, clock, live
         self._state = PolicyState()
         self._state_json = self._state.to_json()
+        self._memory_json = ""
+        self._called: dict[str, str] = {}
         self._first_ns: int | None = None
         self._seq = 0
 
@@ -54,14 +58,22 @@ class DecideStage:
         streams: tuple[Admitted, ...],
         outputs: dict[str, NDArray[np.float32]],
         fuse_ns: int,
+        thresholds: Mapping[str, Mapping[str, float]] | None = None,
+        memory: FusionMemory | None = None,
     ) -> Decision:
-        """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``."""
+        """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``; ``memory`` is fusion's, after this time.
+
+        ``thresholds``: head to the probability from which each of its labels is called; the first label needs none.
+        """
         if self._first_ns is None:
             self._first_ns = admission.reference_ns
         blind = not any(a.availability is Availability.PRESENT for a in streams)
         since_first_ns = admission.reference_ns - self._first_ns
-        self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], blind=blind)
-        self._state_json = self._state.to_json()
+        self._called = {h: called(p, self._labels[h], (thresholds or {}).get(h, {})) for h, p in outputs.items()}
+        mine = (thresholds or {}).get(self._action_head, {})
+        self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], mine, blind=blind)
+        self._state_json = self._state.to_json(memory.keys() if memory is not None else None)
+        self._memory_json = memory.to_json() if memory is not None else ""
         return self._decision(admission, streams, outputs, fuse_ns=fuse_ns, skipped=False)
 
     def _decision(
@@ -75,7 +87,7 @@ class DecideStage:
     ) -> Decision:
         state_sha256 = hashlib.sha256(self._state_json.encode()).hexdigest()
         action = self._policy.label(self._state)
-        labels = {head: self._labels[head][int(np.argmax(values))] for head, values in outputs.items()}
+        labels = {head: self._called[head] for head in outputs}
         labels[self._action_head] = action
         deadline_ns = admission.reference_ns + self._deadline_ns
         if self._live:
@@ -96,6 +108,7 @@ class DecideStage:
             outputs=outputs,
             labels=labels,
             state=self._state_json,
+            memory=self._memory_json,
             receipt=Receipt(
                 admitted=streams,
                 spans=spans,
@@ -106,3 +119,9 @@ class DecideStage:
                 synthetic=admission.synthetic,
             ),
         )
+
+
+def called(probabilities: NDArray[np.float32], labels: tuple[str, ...], thresholds: Mapping[str, float]) -> str:
+    """The most probable of the labels that reach their threshold (a label without one always does), else the first."""
+    reached = [p >= thresholds.get(label, 0.0) for p, label in zip(probabilities, labels, strict=True)]
+    return labels[int(np.argmax(np.where(reached, probabilities, -1.0)))] if any(reached) else labels[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +13,22 @@ from pipeline.admission import Admission, AdmissionMachine
 from pipeline.clock import Clock
 from pipeline.messages import Admitted, Announcement, Availability, Decision, Message, Progress, Tokens
 from pipeline.stages.decide import DecideStage
+from pipeline.stages.memory import FusionMemory, MemorySpec
 
 PROGRESS_STEP_NS = 20_000_000
 """How far fusion gets in event time before it tells the sources of a replay again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fused:
+    """What one call of the network gave."""
+
+    probabilities: dict[str, NDArray[np.float32]]
+    """Head to calibrated float32 probabilities ``[classes]``, owned by the caller."""
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Head to the probability from which a label is called with the streams that are present; unlisted labels: policy's own."""
+    token: NDArray[np.float32] | None = None
+    """The fusion token ``[channels]`` to remember; valid until the next call."""
 
 
 class FusionNetwork(Protocol):
@@ -24,12 +37,15 @@ class FusionNetwork(Protocol):
     streams: tuple[str, ...]
     token_shapes: Mapping[str, tuple[int, int]]
     """Stream to ``(tokens, channels)``."""
+    memory: MemorySpec | None
+    """The memory that it reads, if it has one."""
 
-    def probabilities(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> dict[str, NDArray[np.float32]]:
-        """Head to calibrated float32 probabilities ``[classes]``, owned by the caller.
+    def fuse(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> Fused:
+        """Fuse once.
 
         ``inputs``: ``STREAM_tokens`` float32 ``[tokens, channels]`` each, ``age_s`` float32 ``[streams]``, ``mask`` float32
-        ``[streams, 3]`` one-hot (present, quiet, absent). ``present`` says which streams are, for calibration.
+        ``[streams, 3]`` one-hot (present, quiet, absent), and those of `FusionMemory.inputs`. ``present`` says which streams are,
+        for calibration.
         """
         ...
 
@@ -52,6 +68,7 @@ class FuseStage:
         self._publish, self._progress = publish, progress
         self._reported_ns = -(2**62)
         self.decisions = 0
+        self._memory = FusionMemory(network.memory) if network.memory is not None else None
         self._absent = {s: np.zeros(shape, dtype=np.float32) for s, shape in network.token_shapes.items()}
 
     def handle(self, message: Message) -> None:
@@ -96,8 +113,13 @@ class FuseStage:
             mask[index, _mask_column(admitted.availability)] = 1.0
         inputs["age_s"], inputs["mask"] = age_s, mask
         present = tuple(a.availability is Availability.PRESENT for a in streams)
-        outputs = self._network.probabilities(inputs, present)
-        return self._decide.decide(admission, streams, outputs, self._clock.now_ns() - start_ns)
+        if self._memory is not None:
+            inputs |= self._memory.inputs(admission.reference_ns)
+        fused = self._network.fuse(inputs, present)
+        if self._memory is not None and fused.token is not None:
+            self._memory.keep(admission.reference_ns, fused.token)
+        fuse_ns = self._clock.now_ns() - start_ns
+        return self._decide.decide(admission, streams, fused.probabilities, fuse_ns, fused.thresholds, self._memory)
 
     def _report(self) -> None:
         reached_ns = self.machine.progress_ns

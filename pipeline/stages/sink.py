@@ -145,7 +145,7 @@ class SinkStage:
             self._writer.decision(decision)
             if decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS:
                 self._snapshot_ns = decision.reference_ns
-                self._writer.snapshot(decision.reference_ns, decision.state)
+                self._writer.snapshot(decision.reference_ns, decision.state, decision.memory)
         if self._progress is not None and decision.reference_ns - self._reported_ns >= PROGRESS_STEP_NS:
             self._reported_ns = decision.reference_ns
             self._progress(Progress(stage="recorder", event_ns=decision.reference_ns, count=self.decisions))

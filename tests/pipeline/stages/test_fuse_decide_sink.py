@@ -27,7 +27,7 @@ from pipeline.messages import (
 )
 from pipeline.policy.hysteresis import HysteresisPolicy, PolicyState
 from pipeline.stages.decide import DecideStage, Identity
-from pipeline.stages.fuse import FuseStage
+from pipeline.stages.fuse import Fused, FuseStage
 from pipeline.stages.sink import SinkStage, StageReport
 from pipeline.windows import WindowSpec
 
@@ -45,14 +45,15 @@ class Network:
 
     streams = ("camera", "text")
     token_shapes = {"camera": (1, 1), "text": (2, 3)}  # noqa: RUF012
+    memory = None
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict, tuple[bool, ...]]] = []
 
-    def probabilities(self, inputs, present):
+    def fuse(self, inputs, present):
         self.asked.append(({k: v.copy() for k, v in inputs.items()}, present))
         p = float(inputs["camera_tokens"][0, 0])
-        return {"action": np.array([1 - p, p], dtype=np.float32)}
+        return Fused(probabilities={"action": np.array([1 - p, p], dtype=np.float32)})
 
 
 class Bench:
@@ -340,7 +341,7 @@ class Writer:
     def decision(self, one):
         self.decisions.append(one)
 
-    def snapshot(self, time_ns, state):
+    def snapshot(self, time_ns, state, memory):
         self.snapshots.append((time_ns, state))
 
     def finish(self, end):
