@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pipeline.cli.planning import check_output, started_together
 from pipeline.cli.view import console, progress_bar
@@ -18,6 +19,9 @@ from pipeline.sources.opening import duration_of
 
 ALSO = "STREAM=URI beside or instead of the recording's; microphone=none leaves one out. Repeatable."
 
+KINDS = "What kind it is."
+WHOSE = "Whose streams and channels to fill: driving, or patient for wfdb, unless told."
+
 
 class Format(StrEnum):
     """Recordings that feed several streams."""
@@ -25,17 +29,18 @@ class Format(StrEnum):
     GOPRO = "gopro"
     COMMA2K19 = "comma2k19"
     DONKEYCAR = "donkeycar"
+    WFDB = "wfdb"
 
 
 def import_recording(
-    form: Annotated[Format, typer.Argument(metavar="gopro|comma2k19|donkeycar", help="What kind it is.", show_default=False)],
-    source: Annotated[str, typer.Argument(help="The recording: a file (gopro) or a folder.")],
+    form: Annotated[Format, typer.Argument(metavar="gopro|comma2k19|donkeycar|wfdb", help=KINDS, show_default=False)],
+    source: Annotated[str, typer.Argument(help="The recording: a file (gopro), a folder, or a record (wfdb).")],
     log: Annotated[Path, typer.Argument(help="The log (MCAP) to write.")],
-    scenario: Annotated[str, typer.Option("--scenario", help="Whose streams and channels to fill.")] = "driving",
+    scenario: Annotated[str | None, typer.Option("--scenario", help=WHOSE, show_default=False)] = None,
     also: Annotated[list[str] | None, typer.Option("--source", help=ALSO)] = None,
 ) -> None:
     """Import a recording as a log, as fast as it reads. Then: chiasm replay LOG."""
-    folder = scenario_folder(scenario)
+    folder = scenario_folder(scenario or ("patient" if form is Format.WFDB else "driving"))
     config = load_scenario(folder)
     check_output(log)
     assigned = assign_sources(config.needs(recording=True), [f"{form.value}={source}", *(also or [])], {})
@@ -45,7 +50,7 @@ def import_recording(
     with progress_bar(f"importing {form.value}", total_s, "s") as advance:
         imported = import_specs(log, config, specs, notices=assigned.notices, metadata=metadata, on_progress=advance)
     for notice in assigned.notices:
-        console.print(f"[yellow]note:[/yellow] {notice}")
+        console.print(f"[yellow]note:[/yellow] {escape(notice)}")
     for (stream, reason), count in imported.dropped.items():
         console.print(f"[yellow]note:[/yellow] {stream}: {count} samples left out ({reason.replace('_', ' ')})")
     streams = ", ".join(f"{count} {stream}" for stream, count in imported.samples.items())

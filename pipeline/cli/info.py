@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.view import console, errors, table_of
@@ -52,7 +53,7 @@ def _print(summary: LogSummary) -> None:
     if summary.decisions.count:
         console.print(_decisions(summary))
     for notice in summary.metadata.get("notices", "").splitlines():
-        console.print(f"[yellow]note:[/yellow] {notice}", soft_wrap=True)
+        console.print(f"[yellow]note:[/yellow] {escape(notice)}", soft_wrap=True)
     if not summary.closed:
         where = summary.truncated_at or "it was not closed in order"
         console.print(f"[yellow]note:[/yellow] the log ends without its closing record: {where}", soft_wrap=True)
@@ -78,6 +79,8 @@ def _about(summary: LogSummary) -> Table:
         rows["sha256 of the decisions"] = summary.digest or "unknown"
     if "seed" in summary.metadata:
         rows["seed"] = summary.metadata["seed"]
+    if labels := {name: text for stream in summary.streams for name, text in stream.info.labels.items()}:
+        rows["labels"] = escape(", ".join(f"{name} {text}" for name, text in labels.items()))
     if summary.end and summary.end.get("drops"):
         rows["drops"] = summary.end["drops"]
     for name, value in rows.items():

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
+from rich.markup import escape
+
 from actors.wiring import edges_of
 from pipeline.cli.errors import RunFailed
 from pipeline.cli.planning import Planned
@@ -42,7 +44,7 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     if not inline:
         _check_shared_memory(planned)
     for notice in plan.notices:
-        out.print(f"[yellow]note:[/yellow] {notice}")
+        out.print(f"[yellow]note:[/yellow] {escape(notice)}")
     played = _Played()
     title = f"{plan.scenario.name} · {planned.about} · {'inline' if inline else 'Ray'}"
     view = RunView(title, planned.duration_ns, live=live, to=out) if out.is_terminal else None

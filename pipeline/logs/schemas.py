@@ -33,7 +33,7 @@ JSON_SCHEMAS: dict[str, bytes] = {
     "chiasm.StreamInfo": _schema(
         "chiasm.StreamInfo", stream="string", kind="string", encoding="object", period_ns="integer",
         min_gap_ns="integer", simulated="boolean", origin="string", calibration="object",
-        clock_uncertainty_ns="integer",
+        clock_uncertainty_ns="integer", labels="object",
     ),
     "chiasm.Announcement": _schema(
         "chiasm.Announcement", kind="integer", stream="string", epoch="integer", seq="integer", capture_ns="integer",
@@ -59,6 +59,8 @@ def stream_info_to_json(info: StreamInfo) -> bytes:
     """A stream's description; `extradata` in base64."""
     data = asdict(info)
     data["encoding"]["extradata"] = base64.b64encode(info.encoding.extradata).decode()
+    if not info.labels:  # most have none, and older readers do not know the field
+        del data["labels"]
     return json.dumps(data, separators=(",", ":")).encode()
 
 
@@ -77,6 +79,8 @@ def stream_info_from_json(data: bytes) -> StreamInfo:
     _check_types(info.encoding, Encoding, ("codec",), ("width", "height", "sample_rate_hz"))
     if not info.stream or info.kind not in ("camera", "microphone", "telemetry", "text"):
         raise ValueError(f"stream {info.stream[:40]!r} of kind {info.kind[:40]!r}")
+    if not isinstance(info.labels, dict) or not all(isinstance(text, str) for text in info.labels.values()):
+        raise ValueError("labels must be texts by name")
     if not all(isinstance(name, str) for name in info.encoding.channels + info.encoding.units):
         raise ValueError("channels and units must be texts")
     return info

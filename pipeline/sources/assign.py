@@ -1,8 +1,8 @@
 """Which source feeds which stream: parses ``--source`` values into `SourceSpec`s.
 
 A value is ``STREAM=URI`` or ``BUNDLE=PATH``; the name ends at the first ``=``. A URI is a path, ``device:NAME``,
-``udp:[HOST:]PORT``, ``log:PATH`` or ``none``, and may end in ``?key=value&key=value``. Only what follows the last
-``?`` counts as options, and only if all of it reads as ``key=value``; so ``what?.mp4`` is a path.
+``udp:[HOST:]PORT``, ``log:PATH``, ``wfdb:RECORD`` or ``none``, and may end in ``?key=value&key=value``. Only what
+follows the last ``?`` counts as options, and only if all of it reads as ``key=value``; so ``what?.mp4`` is a path.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from pipeline.sources.base import SourceError, SourceSpec, StreamKind, StreamNeeds
+from pipeline.sources.composed import composed_notice
 from pipeline.sources.opening import duration_of, open_source
 
 __all__ = [
@@ -50,6 +51,8 @@ _RECORDED_SCHEMES = frozenset(
         "comma2k19-telemetry",
         "donkeycar-camera",
         "donkeycar-telemetry",
+        "wfdb-telemetry",
+        "wfdb-text",
     }
     | {"text", "log"}
 )
@@ -97,6 +100,7 @@ def assign_sources(needs: Mapping[str, StreamNeeds], assignments: Iterable[str],
     named = {value.name for value in direct}
     specs: dict[str, SourceSpec] = {}
     given_by: dict[str, str] = {}
+    recordings: dict[str, str] = {}
     notices: list[str] = []
     for value in values:
         if value.name in needs:
@@ -111,11 +115,15 @@ def assign_sources(needs: Mapping[str, StreamNeeds], assignments: Iterable[str],
                     f"--source: {stream} comes from both {given_by[stream]} and {value.name}; "
                     f"add {stream}=URI to choose, or {stream}=none"
                 )
-            specs[stream], given_by[stream] = spec, value.name
+            specs[stream], given_by[stream], recordings[stream] = spec, value.name, value.uri
     for value in direct:
         if value.name not in left_out:
-            specs[value.name] = _stream_spec(value, needs[value.name])
+            spec = specs[value.name] = _stream_spec(value, needs[value.name])
+            if spec.scheme in _RECORDED_SCHEMES:
+                recordings[value.name] = spec.target
     ordered = {stream: specs[stream] for stream in needs if stream in specs}
+    if composed := composed_notice({stream: recordings[stream] for stream in ordered if stream in recordings}):
+        notices.append(composed)
     return _finish(ordered, notices, set(ordered))
 
 
@@ -195,6 +203,10 @@ def _scheme_and_target(value: _Value, need: StreamNeeds) -> tuple[str, str]:
     prefix, colon, rest = value.uri.partition(":")
     if colon and prefix == "log":
         return "log", str(_existing(value, rest))
+    if colon and prefix == "wfdb":
+        if need.kind not in ("telemetry", "text"):
+            raise SourceError(f"--source {value.name}: a WFDB record cannot feed a {need.kind} stream; use telemetry or text")
+        return f"wfdb-{need.kind}", str(_wfdb_header(value, rest))
     if colon and prefix == "device":
         if need.kind not in ("camera", "microphone"):
             raise SourceError(f"--source {value.name}: a {need.kind} stream has no devices; use udp:PORT or a file")
@@ -225,6 +237,15 @@ def _existing(value: _Value, text: str) -> Path:
     return path
 
 
+def _wfdb_header(value: _Value, record: str) -> Path:
+    from pipeline.formats.wfdb_header import header_path
+
+    try:
+        return header_path(record)
+    except SourceError as error:
+        raise SourceError(f"--source {value.name}: {error}") from error
+
+
 def _file_scheme(value: _Value, need: StreamNeeds, path: Path) -> tuple[str, str]:
     suffix = path.suffix.lower()
     is_folder = path.is_dir()
@@ -238,15 +259,18 @@ def _file_scheme(value: _Value, need: StreamNeeds, path: Path) -> tuple[str, str
     elif need.kind == "microphone":
         scheme, fix = "" if is_folder else "audio", "give a sound or video file"
     elif need.kind == "text":
-        scheme, fix = "" if is_folder else "text", "give a file with lines of SECONDS TEXT"
+        scheme = "" if is_folder else "wfdb-text" if suffix == ".hea" else "text"
+        fix = "give a file with lines of SECONDS TEXT"
     elif suffix in _GOPRO_SUFFIXES:
         scheme = "gopro-telemetry"
+    elif suffix == ".hea":
+        scheme = "wfdb-telemetry"
     elif is_folder:
         scheme = "comma2k19-telemetry"
     elif suffix in (".csv", ".txt"):
         scheme = "csv"
     else:
-        fix = "give a .csv file, a GoPro .mp4 or a comma2k19 folder"
+        fix = "give a .csv file, a GoPro .mp4, a WFDB .hea or a comma2k19 folder"
     if not scheme:
         raise SourceError(f"--source {value.name}: {str(path)!r} cannot feed a {need.kind} stream; {fix}")
     return scheme, str(path)
@@ -315,17 +339,24 @@ def _donkeycar(value: _Value, needs: Mapping[str, StreamNeeds], path: Path) -> _
     return donkeycar_specs(path, needs, fps=fps)
 
 
+def _wfdb(value: _Value, needs: Mapping[str, StreamNeeds], path: Path) -> _BundleSpecs:
+    from pipeline.sources.wfdb import wfdb_specs
+
+    return wfdb_specs(str(path), needs)
+
+
 BUNDLES: dict[str, Callable[[_Value, Mapping[str, StreamNeeds], Path], _BundleSpecs]] = {
     "gopro": _gopro,
     "comma2k19": _comma2k19,
     "donkeycar": _donkeycar,
+    "wfdb": _wfdb,
 }
 """One recording that feeds several streams, by the name it has in ``--source``."""
 
 
 def _bundle_specs(value: _Value, needs: Mapping[str, StreamNeeds]) -> _BundleSpecs:
     _refuse_unknown(value, ["offset", "loop", *(["fps"] if value.name == "donkeycar" else [])])
-    path = _existing(value, value.uri)
+    path = _wfdb_header(value, value.uri) if value.name == "wfdb" else _existing(value, value.uri)
     specs, notices = BUNDLES[value.name](value, needs, path)
     if not specs:
         raise SourceError(f"--source {value.name}: {str(path)!r} has nothing for the streams {', '.join(needs)}; name another")

@@ -56,6 +56,8 @@ class StreamInfo:
     origin: str = ""
     """Where it comes from, for people: a file name, a device's name."""
     calibration: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """What the recording itself says was true. Kept in the log for whoever evaluates; nothing that decides gets it."""
     clock_uncertainty_ns: int = 0
     """By how much its stamps may be wrong because they were mapped from another host's clock."""
 

@@ -18,6 +18,8 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "comma2k19-telemetry": ("pipeline.sources.telemetry", "Comma2k19Telemetry"),
     "donkeycar-camera": ("pipeline.sources.donkeycar", "DonkeycarCamera"),
     "donkeycar-telemetry": ("pipeline.sources.telemetry", "DonkeycarTelemetry"),
+    "wfdb-telemetry": ("pipeline.sources.wfdb", "WfdbTelemetry"),
+    "wfdb-text": ("pipeline.sources.wfdb", "WfdbText"),
     "text": ("pipeline.sources.text", "TextFile"),
     "udp-telemetry": ("pipeline.sources.network", "UdpTelemetry"),
     "udp-text": ("pipeline.sources.network", "UdpText"),
@@ -36,7 +38,11 @@ def duration_of(spec: SourceSpec) -> int:
         from pipeline.formats.media import loop_period_ns
 
         return loop_period_ns(spec.target, spec.needs.stream)
+    from pipeline.sources.telemetry import RecordedTelemetry
+
     with build_source(spec) as source:
+        if isinstance(source, RecordedTelemetry):
+            return source.duration_ns
         last_ns = -1
         for packet in source.packets():
             if packet is not None:

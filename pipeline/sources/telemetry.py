@@ -27,15 +27,7 @@ def packets_of_rows(
     channels]``. A packet's capture and arrival are its last row's time, its span reaches back to its first row.
     Raises SourceError for more than `MAX_ROWS_PER_BLOCK` rows in one block.
     """
-    if len(times_ns) == 0:
-        return
-    starts = np.flatnonzero(np.diff(times_ns // block_ns)) + 1
-    for first, stop in zip([0, *starts.tolist()], [*starts.tolist(), len(times_ns)], strict=True):
-        if stop - first > MAX_ROWS_PER_BLOCK:
-            raise SourceError(
-                f"telemetry: {stop - first} rows within {block_ns / 1e6:g} ms from {times_ns[first] / 1e9:.3f} s, "
-                f"more than {MAX_ROWS_PER_BLOCK}; thin the rows or check their times"
-            )
+    for first, stop in blocks_of_rows(times_ns, block_ns=block_ns):
         capture_ns = int(times_ns[stop - 1])
         yield Packet(
             capture_ns=capture_ns,
@@ -43,6 +35,21 @@ def packets_of_rows(
             span_ns=capture_ns - int(times_ns[first]),
             chunks=(telemetry_json(times_ns[first:stop], values[first:stop], valid[first:stop]),),
         )
+
+
+def blocks_of_rows(times_ns: NDArray[np.int64], *, block_ns: int) -> list[tuple[int, int]]:
+    """First row and the one past the last of each packet that `packets_of_rows` cuts. Raises SourceError as it does."""
+    if len(times_ns) == 0:
+        return []
+    starts = np.flatnonzero(np.diff(times_ns // block_ns)) + 1
+    blocks = list(zip([0, *starts.tolist()], [*starts.tolist(), len(times_ns)], strict=True))
+    for first, stop in blocks:
+        if stop - first > MAX_ROWS_PER_BLOCK:
+            raise SourceError(
+                f"telemetry: {stop - first} rows within {block_ns / 1e6:g} ms from {times_ns[first] / 1e9:.3f} s, "
+                f"more than {MAX_ROWS_PER_BLOCK}; thin the rows or check their times"
+            )
+    return blocks
 
 
 def telemetry_json(times_ns: NDArray[np.int64], values: NDArray[np.floating], valid: NDArray[np.bool_]) -> bytes:
@@ -77,7 +84,7 @@ def telemetry_info(needs: StreamNeeds, *, period_ns: int, min_gap_ns: int, origi
 
 class RecordedTelemetry:
     """A recording's rows as packets. Entering reads and checks the whole recording, so that a run never meets a
-    broken row.
+    broken row; packets are made as they are asked for.
     """
 
     timing: Literal["media", "live"] = "media"
@@ -85,7 +92,7 @@ class RecordedTelemetry:
     def __init__(self, spec: SourceSpec, read: Callable[[], Rows]) -> None:
         self._spec = spec
         self._read = read
-        self._packets: list[Packet] = []
+        self._rows: Rows | None = None
         self._stopped = threading.Event()
         self.info = telemetry_info(spec.needs, period_ns=spec.needs.block_ns, min_gap_ns=0, origin=spec.target)
 
@@ -94,9 +101,10 @@ class RecordedTelemetry:
         needs = self._spec.needs
         rows = self._read()
         _require_channels(needs, rows, self._spec.target)
-        self._packets = list(packets_of_rows(rows.times_ns, rows.values, rows.valid, block_ns=needs.block_ns))
+        blocks = blocks_of_rows(rows.times_ns, block_ns=needs.block_ns)
+        self._rows = rows
         self._stopped.clear()
-        gaps_ns = np.diff([packet.capture_ns for packet in self._packets])
+        gaps_ns = np.diff(rows.times_ns[[stop - 1 for _, stop in blocks]])
         self.info = telemetry_info(
             needs,
             period_ns=_nominal_period_ns(rows.times_ns, gaps_ns, needs.block_ns),
@@ -106,11 +114,19 @@ class RecordedTelemetry:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._packets = []
+        self._rows = None
+
+    @property
+    def duration_ns(self) -> int:
+        """From the recording's beginning to one period past its last row, while it is open."""
+        return int(self._rows.times_ns[-1]) + max(self.info.period_ns, 1) if self._rows is not None else 0
 
     def packets(self) -> Iterator[Packet | None]:
         """All blocks, in order."""
-        for packet in self._packets:
+        rows = self._rows
+        if rows is None:
+            return
+        for packet in packets_of_rows(rows.times_ns, rows.values, rows.valid, block_ns=self._spec.needs.block_ns):
             if self._stopped.is_set():
                 return
             yield packet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,24 +24,20 @@ def text_info(stream: str, *, min_gap_ns: int, origin: str) -> StreamInfo:
     )
 
 
-class TextFile:
-    """``text=FILE``: each line is ``SECONDS TEXT``, seconds since the recording began, then a space or tab, then at
-    most 4 KiB of UTF-8.
-
-    Blank lines and lines that start with ``#`` are skipped. Entering reads and checks the whole file.
-    """
+class RecordedText:
+    """A recording's lines as packets. Entering reads and checks all of them."""
 
     timing: Literal["media", "live"] = "media"
 
-    def __init__(self, spec: SourceSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: SourceSpec, read: Callable[[], list[Packet]]) -> None:
+        self._read = read
         self._packets: list[Packet] = []
         self._stopped = threading.Event()
         self.info = text_info(spec.needs.stream, min_gap_ns=0, origin=spec.target)
 
     def __enter__(self) -> Self:
         """Read everything. Raises SourceError, naming file and line."""
-        self._packets = packets_of_lines(_content(Path(self._spec.target)), self._spec.target)
+        self._packets = self._read()
         self._stopped.clear()
         return self
 
@@ -58,6 +54,15 @@ class TextFile:
     def stop(self) -> None:
         """End before the next packet."""
         self._stopped.set()
+
+
+class TextFile(RecordedText):
+    """``text=FILE``: each line is ``SECONDS TEXT``, seconds since the recording began, then a space or tab, then at
+    most 4 KiB of UTF-8. Blank lines and lines that start with ``#`` are skipped.
+    """
+
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec, lambda: packets_of_lines(_content(Path(spec.target)), spec.target))
 
 
 def packets_of_lines(content: bytes, origin: str) -> list[Packet]:
