@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,28 @@ SLOW_TTC_S = 5.0
 MOVING_MPS = 1.0
 """Below this speed we stand: nobody has to yield."""
 
-SIREN_KINDS = ("wail", "yelp", "hi-lo")
+SIREN_KINDS = ("wail", "yelp", "hi-lo", "phaser")
+FAMILIAR_SIREN_KINDS = 3
+"""The kinds before this index occur unless a drive asks for others; ``phaser`` is kept for the test of the unfamiliar."""
+ENCOUNTERS_PER_H = 45.0
+"""In an everyday drive, of all kinds together; about 22 of them have a siren, a light bar or a line from dispatch."""
+
 OBSTACLES = ("none", "car", "pedestrians", "red light")
 SOURCES = ("none", "behind", "ahead", "receding", "cross", "opposite", "parked", "radio", "work lights")
 """Where a siren or a light bar comes from. ``radio`` has no vehicle, ``work lights`` has no siren."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a drive is asked to be like. The defaults are those of training; anything else is a test of the unfamiliar."""
+
+    script: Literal["dense", "everyday"] = "dense"
+    """``dense``: one encounter after the other. ``everyday``: `ENCOUNTERS_PER_H` of them, and ordinary traffic between."""
+    siren_kinds: tuple[int, ...] = tuple(range(FAMILIAR_SIREN_KINDS))
+    mist: float | None = None
+    """Share of the picture that is mist; None: drawn (0 to 0.35)."""
+    daylight: float | None = None
+    """None: drawn (1 noon to 0.35 night)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +89,8 @@ class Drive:
     frame_times_s: NDArray[np.float64]
     emergency: NDArray[np.uint8]
     """1: a siren vehicle will reach us on our carriageway while we move."""
+    collision: NDArray[np.uint8]
+    """1: unbraked we would hit something within `STOP_TTC_S`."""
     action: NDArray[np.uint8]
     """Index of `ACTIONS`."""
     speed_mps: NDArray[np.float64]
@@ -88,8 +109,10 @@ class Drive:
     """The vehicle and its lights are not hidden by traffic or buildings."""
     light_colour: NDArray[np.uint8]
     """0 blue and red, 1 amber, 2 blue alone."""
-    blocker_y_m: NDArray[np.float64]
-    """A truck that hides what is behind it (negative: in the mirror)."""
+    truck_behind_m: NDArray[np.float64]
+    """How far behind us a truck fills the mirror and hides what follows it."""
+    truck_ahead_m: NDArray[np.float64]
+    """How far ahead of us a truck hides what comes."""
     obstacle: NDArray[np.uint8]
     """Index of `OBSTACLES`."""
     obstacle_m: NDArray[np.float64]

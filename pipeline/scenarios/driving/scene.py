@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.scenarios.driving.drive import Drive
 from pipeline.scenarios.driving.scenery import Ground, Props
+from pipeline.scenarios.offscreen import Offscreen
 
 WIDTH, HEIGHT = 320, 192
 MIRROR_WIDTH, MIRROR_HEIGHT = 128, 40
@@ -34,32 +35,12 @@ class Renderer:
         self._noise = np.zeros(0, np.int16)
 
     def __enter__(self) -> Self:
-        try:
-            import panda3d.core as core
-        except ImportError as error:
-            raise RuntimeError("panda3d is missing: install the extra `sim`") from error
-        core.load_prc_file_data("", "window-type offscreen\nload-display p3tinydisplay\naudio-library-name null")
-        core.load_prc_file_data("", "notify-level-display error\nnotify-level-tinydisplay error")
-        selection = core.GraphicsPipeSelection.get_global_ptr()
-        pipe = selection.make_pipe("TinyOffscreenGraphicsPipe", "p3tinydisplay")
-        if pipe is None:
-            raise RuntimeError("panda3d has no software display: reinstall panda3d (p3tinydisplay)")
-        self._engine = core.GraphicsEngine.get_global_ptr()
-        properties = core.FrameBufferProperties()
-        properties.set_rgb_color(True)
-        properties.set_depth_bits(24)
-        self._buffer = self._engine.make_output(
-            pipe, "camera", 0, properties, core.WindowProperties.size(WIDTH, HEIGHT), core.GraphicsPipe.BF_refuse_window
-        )
-        if self._buffer is None:
-            raise RuntimeError("panda3d could not open its software display")
-        self._texture = core.Texture()
-        self._buffer.add_render_texture(self._texture, core.GraphicsOutput.RTM_copy_ram)
-        self._build(core)
+        self._screen = Offscreen(WIDTH, HEIGHT)
+        self._build(self._screen.core)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._engine.remove_window(self._buffer)
+        self._screen.close()
         self._root.remove_node()
         self._drive = None
 
@@ -84,7 +65,7 @@ class Renderer:
             camera = self._root.attach_new_node(core.Camera(name, lens))
             camera.set_pos(0.0, 0.0 if heading == 0 else -0.5, _EYE_M)
             camera.set_hpr(heading, -2.5 if heading == 0 else 1.5, 0)
-            region = self._buffer.make_display_region(*area)
+            region = self._screen.buffer.make_display_region(*area)
             region.set_camera(camera)
             region.set_sort(order)
             region.set_clear_color_active(True)
@@ -96,11 +77,7 @@ class Renderer:
         if drive is not self._drive:
             self._start(drive)
         self._pose(drive, index)
-        self._engine.render_frame()
-        raw = np.frombuffer(self._texture.get_ram_image(), np.uint8).reshape(HEIGHT, WIDTH, -1)[::-1]
-        image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-        for channel in range(3):  # from BGRA: three strided copies are much faster than one reversed one
-            image[:, :, channel] = raw[:, :, 2 - channel]
+        image = self._screen.drawn()
         mirror = slice(MIRROR_LEFT, MIRROR_LEFT + MIRROR_WIDTH)
         image[:MIRROR_HEIGHT, mirror] = image[:MIRROR_HEIGHT, mirror][:, ::-1].copy()
         image[MIRROR_HEIGHT : MIRROR_HEIGHT + 2, mirror] = 12

@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scenarios.driving.drive import SOURCES, Drive
-
-Box = tuple[float, float, float, float, float, float, tuple[float, float, float]]
-"""x0, x1, y0, y1, z0, z1, colour."""
+from pipeline.scenarios.mesh import Box, boxes_node, mesh_node
 
 _WORK = SOURCES.index("work lights")
 _AHEAD, _OPPOSITE = SOURCES.index("ahead"), SOURCES.index("opposite")
@@ -63,42 +61,6 @@ _TREE = [
     (-1.6, 1.6, -1.6, 1.6, 2.0, 5.5, (0.15, 0.4, 0.15)),
 ]
 _PAINT = ((0.75, 0.1, 0.1), (0.15, 0.25, 0.6), (0.8, 0.8, 0.82), (0.2, 0.2, 0.22), (0.2, 0.45, 0.3), (0.85, 0.8, 0.6))
-
-
-def mesh_node(core: Any, quads: NDArray[np.float32], colours: NDArray[np.float32]) -> Any:
-    """A GeomNode of ``quads`` float32 ``[n, 4, 3]`` in one colour each, ``colours`` ``[n, 3]``, 0 to 1."""
-    data = core.GeomVertexData("quads", core.GeomVertexFormat.get_v3c4(), core.Geom.UH_dynamic)
-    data.set_num_rows(len(quads) * 4)
-    vertex, colour = core.GeomVertexWriter(data, "vertex"), core.GeomVertexWriter(data, "color")
-    triangles = core.GeomTriangles(core.Geom.UH_static)
-    for index, (quad, rgb) in enumerate(zip(quads.tolist(), colours.tolist(), strict=True)):
-        for corner in quad:
-            vertex.add_data3(*corner)
-            colour.add_data4(*rgb, 1.0)
-        first = index * 4
-        triangles.add_vertices(first, first + 1, first + 2)
-        triangles.add_vertices(first, first + 2, first + 3)
-    geom = core.Geom(data)
-    geom.add_primitive(triangles)
-    node = core.GeomNode("mesh")
-    node.add_geom(geom)
-    return node
-
-
-def _boxes(core: Any, boxes: Sequence[Box]) -> Any:
-    quads, colours = [], []
-    for x0, x1, y0, y1, z0, z1, rgb in boxes:
-        faces = (
-            (((x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)), 0.75),
-            (((x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)), 0.75),
-            (((x0, y0, z0), (x0, y1, z0), (x0, y1, z1), (x0, y0, z1)), 0.6),
-            (((x1, y0, z0), (x1, y1, z0), (x1, y1, z1), (x1, y0, z1)), 0.55),
-            (((x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)), 1.0),
-        )
-        for corners, shade in faces:
-            quads.append(corners)
-            colours.append([c * shade for c in rgb])
-    return mesh_node(core, np.array(quads, np.float32), np.array(colours, np.float32))
 
 
 class _Sheet:
@@ -179,7 +141,7 @@ class Props:
         self._core, self._lit, self._glow = core, lit, glow
         self._made = 0
         new = self._new
-        self._lead_car, self._lead_truck, self._blocker = new(_CARS), new(_TRUCK), new(_TRUCK)
+        self._lead_car, self._lead_truck, self._truck_behind, self._truck_ahead = new(_CARS), *(new(_TRUCK) for _ in range(3))
         self._standing, self._walkers, self._gantry = new(_CARS), new(_WALKERS, glow), new(_GANTRY)
         self._van, self._tow = new(_VAN), new(_TOW)
         self._cones = [new(_CONE, glow) for _ in range(8)]
@@ -196,7 +158,7 @@ class Props:
         self._night = False
 
     def _new(self, boxes: Sequence[Box], parent: Any = None) -> Any:
-        path = (parent or self._lit).attach_new_node(_boxes(self._core, boxes))
+        path = (parent or self._lit).attach_new_node(boxes_node(self._core, boxes))
         # Where two surfaces coincide the first one drawn is seen. Left alone, panda3d draws in the order of its pointers.
         self._made += 1
         path.set_bin("fixed", self._made)
@@ -210,7 +172,7 @@ class Props:
         self._night = drive.surroundings.daylight < 0.45
         for car in (*self._oncoming, *self._parked, self._lead_car, self._standing):
             car.set_color_scale(*_PAINT[int(rng.integers(len(_PAINT)))], 1.0)
-        for truck in (self._lead_truck, self._blocker):
+        for truck in (self._lead_truck, self._truck_behind, self._truck_ahead):
             truck.set_color_scale(*(rng.uniform(0.45, 0.9, 3)), 1.0)
         reflected = max(0.65, drive.surroundings.daylight)  # our headlamps on bright clothes and cones
         for path in (self._walkers, *self._cones):
@@ -291,9 +253,6 @@ class Props:
             if self._night and y > 0:
                 self._pair(x, y - 2.2, 0.7, 0.65, 0.25 + 0.004 * y, (1.0, 1.0, 0.8))
         lead, truck = float(drive.lead_m[index]), bool(drive.lead_truck[index])
-        blocker = float(drive.blocker_y_m[index])
-        if lead == lead and blocker == blocker and abs(lead - blocker) < 10.0:
-            blocker = float("nan")
         for path, shown in ((self._lead_car, lead == lead and not truck), (self._lead_truck, lead == lead and truck)):
             if shown:
                 self._at(path, 0.0, lead + (4.0 if truck else 2.1))
@@ -303,10 +262,15 @@ class Props:
             braking = bool(drive.lead_braking[index])
             rgb = (1.0, 0.05, 0.02) if braking else (0.4, 0.03, 0.03)
             self._pair(0.0, lead - 0.1, 0.85, 0.75, 0.5 if braking else 0.25, rgb)
-        if blocker == blocker:
-            self._at(self._blocker, -0.2 if blocker < 0 else -0.6, blocker + (4.0 if blocker > 0 else -4.0))
-        else:
-            self._blocker.stash()
+        behind, ahead = float(drive.truck_behind_m[index]), float(drive.truck_ahead_m[index])
+        for path, there, x, y in (
+            (self._truck_behind, behind, -0.2, -behind - 4.0),
+            (self._truck_ahead, ahead, -0.6, ahead + 4.0),
+        ):
+            if there == there:
+                self._at(path, x, y)
+            else:
+                path.stash()
 
     def _obstacle(self, drive: Drive, index: int) -> None:
         kind = int(drive.obstacle[index]) if drive.obstacle_visible[index] else 0

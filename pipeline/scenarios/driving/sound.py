@@ -1,4 +1,4 @@
-"""The simulated microphone: engine, road, wind, rain, sirens with Doppler and 1/r, horn, skidding, radio."""
+"""The simulated microphone: fan, road, wind, rain, sirens with Doppler and 1/r, horn, skidding, radio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pcm(drive: Drive) -> NDArray[np.int16]:
     n = round(drive.duration_s * SAMPLE_RATE_HZ)
     rng = np.random.Generator(np.random.PCG64([drive.seed, 2]))
     speed = _at_rate(drive.speed_mps, n)
-    mix = _engine(speed, rng)
+    mix = _hum(n, rng)
     mix += _noise(drive, speed, rng)
     for first, last in _runs(drive.siren_audible > 0):
         _add_siren(mix, drive, first, last, rng)
@@ -59,20 +59,25 @@ def _edges(n: int, fade: int = 1200) -> Samples:
     return edges
 
 
-def _engine(speed: Samples, rng: np.random.Generator) -> Samples:
-    """Four harmonics of the firing rate, which steps with the gears."""
-    gear = np.clip(np.floor(speed / 5.0), 0, 4)
-    firing_hz = 26.0 + 46.0 * (speed / (5.0 + 5.0 * gear)).clip(0, 1)
-    phase = (np.cumsum(firing_hz, dtype=np.float64) * (2 * np.pi / SAMPLE_RATE_HZ) % (2 * np.pi)).astype(np.float32)
-    sine = np.sin(phase)
+def _hum(n: int, rng: np.random.Generator) -> Samples:
+    """The car is electric: its compressor and fan hum at a pitch of their own, whatever the speed."""
+    phase = np.arange(n) * (2 * np.pi * float(rng.uniform(26.0, 72.0)) / SAMPLE_RATE_HZ)
+    sine = np.sin(phase).astype(np.float32)
     # sin of multiples by the Chebyshev recurrence: one sine, one cosine for all harmonics
-    twice = 2 * np.cos(phase)
+    twice = 2 * np.cos(phase).astype(np.float32)
     second = twice * sine
     third = twice * second - sine
     fourth = twice * third - second
-    level = np.float32(rng.uniform(0.7, 1.3)) * (0.012 + 0.0012 * speed)
-    result: Samples = level * (sine + 0.7 * second + 0.4 * third + 0.3 * fourth)
+    result: Samples = np.float32(rng.uniform(0.012, 0.04)) * (sine + 0.7 * second + 0.4 * third + 0.3 * fourth)
     return result
+
+
+def _surface(n: int, rng: np.random.Generator) -> Samples:
+    """How loud the road is: 0.4 to 2.5 times, another every few seconds, so that loudness says little of the speed."""
+    knots = np.cumsum(np.concatenate([[0.0], rng.uniform(1.5, 6.0, n // SAMPLE_RATE_HZ + 2)])) * SAMPLE_RATE_HZ
+    loud = np.exp(rng.uniform(np.log(0.4), np.log(2.5), len(knots)))
+    steps: Samples = np.interp(np.arange(n, dtype=np.float32), knots, loud).astype(np.float32)
+    return steps
 
 
 def _coloured(rng: np.random.Generator, exponent: float, low_hz: float, high_hz: float) -> Samples:
@@ -94,8 +99,8 @@ def _noise(drive: Drive, speed: Samples, rng: np.random.Generator) -> Samples:
     n, around = len(speed), drive.surroundings
     road = _tiled(_coloured(rng, 0.8, 40, 2500), n)
     hiss = _tiled(_coloured(rng, 0.3, 150, 7500), n, 5000)
-    road *= np.float32(around.noise_level) * (0.004 + 0.0016 * speed)
-    hiss *= np.float32(around.noise_level) * (0.003 + 0.0004 * speed + 0.022 * around.rain)
+    road *= np.float32(around.noise_level) * _surface(n, rng) * (0.012 + 0.0008 * speed)
+    hiss *= np.float32(around.noise_level) * (0.006 + 0.0001 * speed + 0.022 * around.rain)
     road += hiss
     return road
 

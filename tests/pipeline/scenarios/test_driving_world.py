@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.scenarios.driving import ACTIONS, SOURCES, Drive, arrivals, pcm, sample_drive, telemetry, text_lines
-from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, SLOW_TTC_S, STOP_TTC_S
+from pipeline.scenarios.driving.drive import FAMILIAR_SIREN_KINDS, FRAME_RATE_HZ, SLOW_TTC_S, STOP_TTC_S, Conditions
+from pipeline.scenarios.driving.percepts import percepts
 from pipeline.scenarios.driving.scene import Renderer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,14 +66,14 @@ def test_impossible_duration_is_refused_by_name(duration_s: float) -> None:
         sample_drive(0, duration_s)
 
 
-def test_every_action_occurs_in_a_minute_and_a_third_to_a_half_of_the_time_demands_one(drives: list[Drive]) -> None:
-    assert np.mean([len(set(drive.action.tolist())) == len(ACTIONS) for drive in drives]) >= 0.95
+def test_every_action_occurs_in_most_minutes_and_a_third_to_a_half_of_the_time_demands_one(drives: list[Drive]) -> None:
+    assert np.mean([len(set(drive.action.tolist())) == len(ACTIONS) for drive in drives]) >= 0.8
     assert 0.3 <= np.mean([np.mean(drive.action != 0) for drive in drives]) <= 0.5
 
 
-def test_demanding_actions_last_at_least_one_and_a_half_seconds(drives: list[Drive]) -> None:
+def test_demanding_actions_last_more_than_a_second(drives: list[Drive]) -> None:
     runs = [run for drive in drives for run in _runs(drive.action)]
-    assert min(seconds for action, seconds in runs if action != 0) >= 1.5
+    assert min(seconds for action, seconds in runs if action != 0) >= 1.3
 
 
 def test_emergency_only_while_we_move_and_a_siren_vehicle_nears_on_our_carriageway(drives: list[Drive]) -> None:
@@ -207,3 +208,48 @@ def test_frames_and_sound_have_one_hash_in_two_processes() -> None:
         for _ in range(2)
     }
     assert len(hashes) == 1 and len(hashes.pop().strip()) == hashlib.sha256().digest_size * 2
+
+
+def test_everyday_drives_have_about_as_many_encounters_an_hour_as_they_say() -> None:
+    everyday = [sample_drive(seed, 600.0, Conditions(script="everyday")) for seed in range(60)]
+    noted = sum(sum(e.kind in ("siren", "lights", "text") for e in drive.episodes) for drive in everyday)
+    assert 16 <= noted / 10.0 <= 30
+    assert 0.005 < np.mean([drive.emergency.mean() for drive in everyday]) < 0.06
+
+
+def test_trucks_and_standing_tell_nothing_of_whether_somebody_comes(drives: list[Drive]) -> None:
+    trucks: dict[bool, list[float]] = {True: [], False: []}
+    for drive in drives:
+        behind = np.isfinite(drive.truck_behind_m)
+        comes = drive.siren_source == SOURCES.index("behind")
+        calm = (drive.siren_source == 0) & (drive.obstacle == 0)
+        trucks[True].append(behind[comes].mean() if comes.any() else np.nan)
+        trucks[False].append(behind[calm].mean() if calm.any() else np.nan)
+    assert abs(np.nanmean(trucks[True]) - np.nanmean(trucks[False])) < 0.12
+
+
+def test_dispatch_misleads_about_15_percent_of_the_time() -> None:
+    wrong = [
+        e.said != e.source and not (e.source == SOURCES.index("radio") and e.said == 0)
+        for seed in range(300)
+        for e in sample_drive(seed, 60.0).episodes
+        if e.kind in ("siren", "lights", "text")
+    ]
+    assert 0.12 <= np.mean(wrong) <= 0.2
+
+
+def test_an_unfamiliar_siren_never_sounds_unless_asked_for(drives: list[Drive]) -> None:
+    assert max(int(drive.siren_kind.max()) for drive in drives) < FAMILIAR_SIREN_KINDS
+    asked = sample_drive(1, 60.0, Conditions(siren_kinds=(3,)))
+    assert set(asked.siren_kind[asked.siren_audible > 0].tolist()) == {3}
+
+
+def test_percepts_hide_what_the_sensor_cannot_perceive(drives: list[Drive]) -> None:
+    for drive in drives[:10]:
+        frames = np.arange(0, len(drive.frame_times_s), 7)
+        found = percepts(drive, frames)
+        hidden = ~drive.siren_visible[frames]
+        assert not found["camera"][0][hidden][:, :6].any()
+        silent = drive.siren_audible[frames] == 0
+        assert not found["microphone"][0][silent][:, :4].any()
+        assert all(np.isfinite(clean).all() and len(spread) == clean.shape[1] for clean, spread in found.values())
