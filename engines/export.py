@@ -24,7 +24,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from engines.manifest import EngineError, Manifest, Training
-from engines.networks import camera, fusion, microphone, telemetry, text
+from engines.networks import text
+from engines.networks.blocks import TOKEN_CHANNELS
+from engines.networks.camera import CameraEncoder
+from engines.networks.design import SAMPLE_RATE_HZ, ScenarioDesign, View
 
 OPSET = 18
 PARITY = 1e-4
@@ -34,18 +37,23 @@ Array = NDArray[Any]
 
 
 def export_engine(
-    role: str, network: nn.Module, folder: Path, training: Training, heads: list[dict[str, Any]] | None = None
+    role: str,
+    network: nn.Module,
+    design: ScenarioDesign,
+    folder: Path,
+    training: Training,
+    heads: list[dict[str, Any]] | None = None,
 ) -> Path:
     """Write ``folder/role.onnx`` and ``folder/role.json``; returns the manifest's path.
 
-    ``heads`` (fusion only) is the manifest's ``heads``. Raises EngineError when the graph does not compute what torch does.
+    A fusion network is given as `engines.networks.variant.Flat`. ``heads`` (fusion only) is the manifest's ``heads``.
+    Raises EngineError when the graph does not compute what torch does.
     """
     network = network.eval()
-    samples = example_inputs(role)
-    model = graph_from_network(role, network, samples)
-    _check_parity(role, network, model, samples)
+    model = graph_from_network(role, network, design)
+    _check_parity(role, network, model, design)
     content = model.SerializeToString()
-    manifest = manifest_fields(role) | {
+    manifest = manifest_fields(role, design) | {
         "format": 1,
         "role": role,
         "onnx": f"{role}.onnx",
@@ -53,7 +61,7 @@ def export_engine(
         "training": training.model_dump(),
     }
     if role == "fusion":
-        manifest["heads"] = heads or default_heads()
+        manifest["heads"] = heads or default_heads(design)
     Manifest.model_validate(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{role}.onnx").write_bytes(content)
@@ -62,10 +70,11 @@ def export_engine(
     return path
 
 
-def graph_from_network(role: str, network: nn.Module, samples: Mapping[str, Array]) -> onnx.ModelProto:
+def graph_from_network(role: str, network: nn.Module, design: ScenarioDesign) -> onnx.ModelProto:
     """The checked ONNX graph of one network, without a batch dimension, reading raw samples."""
     module = _Unbatched(network)
-    tensors = tuple(torch.from_numpy(a.copy()) for a in _network_inputs(role, samples).values())
+    samples = _network_inputs(role, example_inputs(role, design), design)
+    tensors = tuple(torch.from_numpy(a.copy()) for a in samples.values())
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -73,15 +82,16 @@ def graph_from_network(role: str, network: nn.Module, samples: Mapping[str, Arra
             module.eval(),
             tensors,
             buffer,  # type: ignore[arg-type]  # the annotation names paths only, a binary buffer works
-            input_names=list(_network_inputs(role, samples)),
-            output_names=[t["name"] for t in manifest_fields(role)["outputs"]],
+            input_names=list(samples),
+            output_names=[t["name"] for t in manifest_fields(role, design)["outputs"]],
             opset_version=OPSET,
             dynamo=False,
             do_constant_folding=True,
         )
     model = onnx.load_from_string(buffer.getvalue())
     if role == "camera":
-        model = onnx.compose.merge_models(camera_preprocessing(), model, io_map=[(v, v) for v in camera.VIEWS])
+        cut = camera_preprocessing(design.views)
+        model = onnx.compose.merge_models(cut, model, io_map=[(v, v) for v in design.views])
     model = _folded(model)
     del model.metadata_props[:]
     model.producer_name, model.producer_version, model.doc_string = "chiasm", "", ""
@@ -108,8 +118,8 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def camera_preprocessing() -> onnx.ModelProto:
-    """``frame_hwc`` uint8 ``[H, W, 3]`` to the views of `camera.VIEWS`, uint8 with a batch of one, by bilinear resizing.
+def camera_preprocessing(views: Mapping[str, View]) -> onnx.ModelProto:
+    """``frame_hwc`` uint8 ``[H, W, 3]`` to the camera encoder's views, uint8 with a batch of one, by bilinear resizing.
 
     Training reads its frames through this very graph, so that it learns on exactly what the engine sees.
     """
@@ -127,15 +137,16 @@ def camera_preprocessing() -> onnx.ModelProto:
         helper.make_node("Cast", ["hw_int"], ["hw"], to=TensorProto.FLOAT),
     ]
     outputs = []
-    for view, ((top, bottom, left, right), size, _) in camera.VIEWS.items():
+    for view, spec in views.items():
+        top, bottom, left, right = spec.box
         for edge, corner in (("start", (top, left)), ("stop", (bottom, right))):
             constants[f"{view}_{edge}_share"] = np.array(corner, np.float32)
             nodes += _rounded_product(f"{view}_{edge}", "hw", f"{view}_{edge}_share")
-        constants[f"{view}_size"] = np.array([1, *size, 3], np.int64)
+        constants[f"{view}_size"] = np.array([1, *spec.size, 3], np.int64)
         cut = [f"{view}_start", f"{view}_stop", "box_axes"]
         nodes.append(helper.make_node("Slice", ["frame", *cut], [f"{view}_cut"]))
         nodes.append(helper.make_node("Resize", [f"{view}_cut", "", "", f"{view}_size"], [view], mode="linear"))
-        outputs.append(helper.make_tensor_value_info(view, TensorProto.UINT8, [1, *size, 3]))
+        outputs.append(helper.make_tensor_value_info(view, TensorProto.UINT8, [1, *spec.size, 3]))
     frame = helper.make_tensor_value_info("frame_hwc", TensorProto.UINT8, ["height", "width", 3])
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "camera_preprocessing", [frame], outputs, initializers)
@@ -160,57 +171,71 @@ def session_from_model(model: onnx.ModelProto) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def manifest_fields(role: str) -> dict[str, Any]:
+def manifest_fields(role: str, design: ScenarioDesign) -> dict[str, Any]:
     """What the manifest of this role says besides hash, heads and provenance."""
-    tokens = dict(zip(fusion.STREAMS, fusion.TOKEN_COUNTS, strict=True))
-    if role in tokens:
-        outputs = [_tensor("tokens", "float32", [tokens[role], 64], "1")]
+    if role == "fusion":
+        return _fusion_fields(design)
+    outputs = [_tensor("tokens", "float32", [design.token_counts[role], TOKEN_CHANNELS], "1")]
     if role == "camera":
         return {"inputs": [_tensor("frame_hwc", "uint8", [None, None, 3], "RGB")], "outputs": outputs}
     if role == "microphone":
         return {
-            "inputs": [_tensor("pcm", "int16", [microphone.SAMPLES], "full scale 32768")],
+            "inputs": [_tensor("pcm", "int16", [design.microphone.samples], "1/32768 of full scale")],
             "outputs": outputs,
-            "window_ns": microphone.WINDOW_NS,
-            "hop_ns": microphone.HOP_NS,
-            "sample_rate_hz": microphone.SAMPLE_RATE_HZ,
+            "window_ns": design.microphone.window_ns,
+            "hop_ns": design.microphone.hop_ns,
+            "sample_rate_hz": SAMPLE_RATE_HZ,
         }
     if role == "telemetry":
-        shape = [telemetry.POINTS, len(telemetry.CHANNELS)]
+        rows = design.telemetry
+        shape = [rows.points, len(rows.channels)]
         return {
-            "inputs": [_tensor("values", "float32", shape, "by channel"), _tensor("valid", "float32", shape, "0 or 1")],
+            "inputs": [
+                _tensor("values", "float32", shape, "as channels"),
+                _tensor("valid", "float32", shape, "1 where measured"),
+            ],
             "outputs": outputs,
-            "window_ns": telemetry.WINDOW_NS,
-            "hop_ns": telemetry.HOP_NS,
-            "channels": [{"name": c[0], "unit": c[1], "required": c[2]} for c in telemetry.CHANNELS],
-            "step_ns": telemetry.STEP_NS,
-            "hold_ns": telemetry.HOLD_NS,
+            "window_ns": rows.window_ns,
+            "hop_ns": rows.hop_ns,
+            "channels": [{"name": c.name, "unit": c.unit, "required": c.required} for c in rows.channels],
+            "step_ns": rows.step_ns,
+            "hold_ns": rows.hold_ns,
         }
-    if role == "text":
-        return {"inputs": [_tensor("text_utf8", "uint8", [text.BYTES], "UTF-8, zero padded")], "outputs": outputs}
-    streams = zip(fusion.STREAMS, fusion.TOKEN_COUNTS, strict=True)
+    return {"inputs": [_tensor("text_utf8", "uint8", [text.BYTES], "UTF-8, zero padded")], "outputs": outputs}
+
+
+def _fusion_fields(design: ScenarioDesign) -> dict[str, Any]:
+    streams = len(design.token_counts)
+    entries = design.memory_entries
     return {
         "inputs": [
-            *(_tensor(f"{s}_tokens", "float32", [n, 64], "1") for s, n in streams),
-            _tensor("age_s", "float32", [len(fusion.STREAMS)], "s"),
-            _tensor("mask", "float32", [len(fusion.STREAMS), 3], "one-hot: present, quiet, absent"),
+            *(_tensor(f"{s}_tokens", "float32", [n, TOKEN_CHANNELS], "1") for s, n in design.token_counts.items()),
+            _tensor("age_s", "float32", [streams], "s"),
+            _tensor("mask", "float32", [streams, 3], "one-hot: present, quiet, absent"),
+            _tensor("memory", "float32", [entries, TOKEN_CHANNELS], "1"),
+            _tensor("memory_age_s", "float32", [entries], "s"),
+            _tensor("memory_mask", "float32", [entries], "1 where there is an entry"),
         ],
-        "outputs": [_tensor(f"{h}_logits", "float32", [len(labels)], "logit") for h, labels in fusion.HEADS.items()],
-        "streams": list(fusion.STREAMS),
+        "outputs": [
+            *(_tensor(f"{h}_logits", "float32", [len(labels)], "logit") for h, labels in design.heads.items()),
+            _tensor("memory_token", "float32", [TOKEN_CHANNELS], "1"),
+        ],
+        "streams": list(design.token_counts),
+        "memory_step_ns": design.memory_step_ns,
     }
 
 
-def default_heads() -> list[dict[str, Any]]:
+def default_heads(design: ScenarioDesign) -> list[dict[str, Any]]:
     """The heads before calibration: temperature 1."""
-    return [{"name": h, "output": f"{h}_logits", "labels": list(labels)} for h, labels in fusion.HEADS.items()]
+    return [{"name": h, "output": f"{h}_logits", "labels": list(labels)} for h, labels in design.heads.items()]
 
 
-def example_inputs(role: str) -> dict[str, Array]:
-    """Deterministic inputs of the manifest's shapes (dynamic dimensions: 192 x 320), for tracing and parity."""
+def example_inputs(role: str, design: ScenarioDesign) -> dict[str, Array]:
+    """Deterministic inputs of the manifest's shapes, for tracing and parity."""
     rng = np.random.default_rng(7)
     examples: dict[str, Array] = {}
-    for tensor in manifest_fields(role)["inputs"]:
-        shape = [d or size for d, size in zip(tensor["shape"], (192, 320, 3), strict=False)]
+    for tensor in manifest_fields(role, design)["inputs"]:
+        shape = [d or size for d, size in zip(tensor["shape"], (*design.frame_hw, 3), strict=False)]
         if tensor["dtype"] == "float32":
             examples[tensor["name"]] = rng.normal(size=shape).astype(np.float32)
         else:
@@ -221,6 +246,9 @@ def example_inputs(role: str) -> dict[str, Array]:
     if role == "fusion":
         examples["age_s"] = np.array([0.0, 0.08, 0.05, 4.0], np.float32)
         examples["mask"] = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
+        places = np.arange(design.memory_entries)
+        examples["memory_mask"] = (places < design.memory_entries - 1).astype(np.float32)
+        examples["memory_age_s"] = (0.3 + places).astype(np.float32) * design.memory_step_ns / 1e9
     return examples
 
 
@@ -230,7 +258,7 @@ class _Unbatched(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.is_camera = isinstance(network, camera.CameraEncoder)
+        self.is_camera = isinstance(network, CameraEncoder)
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Add the batch dimension, run, drop it."""
@@ -238,16 +266,17 @@ class _Unbatched(nn.Module):
         return tuple(o[0] for o in outputs) if isinstance(outputs, tuple) else outputs[0]
 
 
-def _network_inputs(role: str, samples: Mapping[str, Array]) -> dict[str, Array]:
+def _network_inputs(role: str, samples: Mapping[str, Array], design: ScenarioDesign) -> dict[str, Array]:
     if role != "camera":
         return dict(samples)
-    views = session_from_model(camera_preprocessing()).run(list(camera.VIEWS), dict(samples))
-    return dict(zip(camera.VIEWS, views, strict=True))
+    views = session_from_model(camera_preprocessing(design.views)).run(list(design.views), dict(samples))
+    return dict(zip(design.views, views, strict=True))
 
 
-def _check_parity(role: str, network: nn.Module, model: onnx.ModelProto, samples: Mapping[str, Array]) -> None:
+def _check_parity(role: str, network: nn.Module, model: onnx.ModelProto, design: ScenarioDesign) -> None:
+    samples = example_inputs(role, design)
     with torch.inference_mode():
-        wanted = _Unbatched(network)(*(torch.from_numpy(a.copy()) for a in _network_inputs(role, samples).values()))
+        wanted = _Unbatched(network)(*(torch.from_numpy(a.copy()) for a in _network_inputs(role, samples, design).values()))
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     found = session_from_model(model).run(None, dict(samples))
     for expected, got in zip((w.numpy() for w in wanted), found, strict=True):

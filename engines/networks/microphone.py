@@ -1,4 +1,4 @@
-"""The microphone encoder: two seconds of sound to tokens."""
+"""The microphone encoder: a few seconds of sound to tokens."""
 
 # mypy: allow-subclassing-any
 from __future__ import annotations
@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.networks.blocks import TOKEN_CHANNELS, CausalConv1d
+from engines.networks.design import MICROPHONE_TOKENS, SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16_000
-WINDOW_NS = 2_000_000_000
-HOP_NS = 100_000_000
-SAMPLES = SAMPLE_RATE_HZ * WINDOW_NS // 1_000_000_000
 FRAME = 512
 FRAME_HOP = 320
 BINS = 144
 """Spectral bins kept: up to 4.5 kHz, above which sirens, horns and skids hold little that is not also below."""
 MELS = 40
 FLOOR = 1e-6
-FRAMES = (SAMPLES - FRAME) // FRAME_HOP + 1
-TOKENS = 4
+STRIDE = 4
+"""Log-mel frames that one step of the network's end stands for: 80 ms."""
+
+
+def log_mel_frames(samples: int) -> int:
+    """Log-mel frames in a window of so many samples."""
+    return (samples - FRAME) // FRAME_HOP + 1
 
 
 class LogMel(nn.Module):
@@ -71,10 +73,11 @@ def mel_matrix(low_hz: float = 60.0) -> NDArray[np.float32]:
 
 
 class MicrophoneEncoder(nn.Module):
-    """``pcm`` int16 ``[batch, 32000]`` to tokens ``[batch, 4, 64]``: log-mel, causal TCN, a token each half second."""
+    """``pcm`` int16 ``[batch, samples]`` to tokens ``[batch, 4, 64]``: log-mel, causal TCN, a token each quarter."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: int) -> None:
         super().__init__()
+        self.steps = -(-log_mel_frames(samples) // STRIDE) // MICROPHONE_TOKENS
         self.log_mel = LogMel()
         self.norm = nn.BatchNorm1d(MELS)
         self.tcn = nn.Sequential(
@@ -93,9 +96,9 @@ class MicrophoneEncoder(nn.Module):
         return self.tokens_from_log_mel(self.log_mel(pcm))
 
     def tokens_from_log_mel(self, log_mel: Tensor) -> Tensor:
-        """The learned part, ``[batch, 40, 99]`` to tokens. Training keeps log-mel windows, not sound."""
+        """The learned part, ``[batch, 40, frames]`` to tokens. Training keeps log-mel windows, not sound."""
         steps = self.tcn(self.norm(log_mel))
-        steps = steps[:, :, -24:].unflatten(2, (TOKENS, 6))
+        steps = steps[:, :, -MICROPHONE_TOKENS * self.steps :].unflatten(2, (MICROPHONE_TOKENS, self.steps))
         pooled = torch.cat([steps.mean(3), steps.amax(3)], dim=1).transpose(1, 2)
         tokens: Tensor = self.project(pooled)
         return tokens

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from engines.networks.blocks import TOKEN_CHANNELS
+from engines.networks.design import TEXT_TOKENS
 
 BYTES = 128
-TOKENS = 2
 
 
 class TextEncoder(nn.Module):
@@ -24,11 +24,11 @@ class TextEncoder(nn.Module):
         self.embed = nn.Embedding(256, 24)
         self.conv1 = nn.Conv1d(24, 64, 5, padding=2)
         self.conv2 = nn.Conv1d(64, 96, 5, stride=2, padding=2)
-        self.project = nn.Linear(96, TOKENS * TOKEN_CHANNELS)
+        self.project = nn.Linear(96, TEXT_TOKENS * TOKEN_CHANNELS)
 
     def forward(self, text_utf8: Tensor) -> Tensor:
         """Encode."""
         letters = self.embed(text_utf8.int()).transpose(1, 2)
         phrases = torch.relu(self.conv2(torch.relu(self.conv1(letters))))
-        tokens: Tensor = self.project(phrases.amax(2)).unflatten(1, (TOKENS, TOKEN_CHANNELS))
+        tokens: Tensor = self.project(phrases.amax(2)).unflatten(1, (TEXT_TOKENS, TOKEN_CHANNELS))
         return tokens
