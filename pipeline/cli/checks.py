@@ -60,8 +60,9 @@ def all_checks(*, with_ray: bool) -> Iterator[tuple[str, Callable[[], Check]]]:
     yield "microphones", microphones
     yield "cameras", cameras
     yield "real-time priority", realtime_priority
-    yield "simulator", lambda: _extra("simulator", ("panda3d", "scipy"), "sim")
-    yield "training", lambda: _extra("training", ("torch", "onnx"), "train")
+    yield "simulator", lambda: _extra("simulator", ("panda3d", "scipy", "neurokit2"), "sim")
+    yield "training", lambda: _extra("training", ("torch", "onnx", "sklearn", "matplotlib"), "train")
+    yield "medical records", lambda: _extra("medical records", ("wfdb",), "medical")
     yield "viewer", lambda: _extra("viewer", ("rerun",), "view")
     yield "GPU", gpu
 

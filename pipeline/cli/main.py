@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 import typer
 
-from pipeline.cli import compare, doctor, importing, info, record, replay, run, simulate, train
+from pipeline.cli import compare, doctor, evaluate, importing, info, record, replay, run, simulate, train
 from pipeline.cli.errors import MENDABLE, one_line, one_line_of
 
 USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[1])
@@ -26,6 +26,7 @@ app.command("replay")(replay.replay)
 app.command("record")(record.record)
 app.command("simulate")(simulate.simulate)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("import")(importing.import_recording)
 app.command("info")(info.info)
 app.command("compare")(compare.compare)

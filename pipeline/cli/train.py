@@ -30,7 +30,7 @@ def train(
         raise UsageError(
             f"scenario {config.name!r} has no training of its own; train it elsewhere and put ONNX and manifests in its folder"
         )
-    for needed in ("torch", "onnx", "panda3d", "scipy"):
+    for needed in ("torch", "onnx", "panda3d", "scipy", "neurokit2"):
         if importlib.util.find_spec(needed) is None:
             raise UsageError(f"training needs {needed}; run pip install 'chiasm[train]'")
     output = out if out is not None else _own_engines(config, folder)
