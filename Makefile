@@ -20,7 +20,7 @@ lint: $(VENV)/.dev  ## Style, spelling, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train: $(VENV)/.train  ## Retrain the shipped driving networks from nothing (15 minutes on 2 cores)
+train: $(VENV)/.train  ## Retrain the shipped driving networks from nothing (half an hour on 2 cores)
 	$(BIN)/chiasm train driving
 
 bench: $(VENV)/.dev  ## Measure what issue A asks for, into benchmarks/results/

@@ -27,7 +27,7 @@ LONGER = {"pipeline/links/shared_memory.py": 480}
 
 OPTIONAL = (
     "ray", "torch", "av", "cv2", "iceoryx2", "sounddevice", "panda3d", "direct", "mcap", "mcap_protobuf",
-    "foxglove_schemas_protobuf", "onnx", "onnxruntime",
+    "foxglove_schemas_protobuf", "onnx", "onnxruntime", "wfdb", "neurokit2", "sklearn", "matplotlib",
 )  # fmt: skip
 """What `import pipeline` must work without."""
 
@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "onnx": ("engines/export.py", "engines/training/"),
     "onnxruntime": ("engines/backends/", "engines/export.py", "engines/training/", *DOCTOR),
     "av": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", *DOCTOR),
-    "cv2": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", *DOCTOR),
+    "cv2": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", *DOCTOR),
     "sounddevice": ("pipeline/sources/", *DOCTOR),
     "iceoryx2": ("pipeline/links/", *DOCTOR),
     "panda3d": ("pipeline/scenarios/", *DOCTOR),
@@ -52,6 +52,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mcap_protobuf": ("pipeline/logs/",),
     "foxglove_schemas_protobuf": ("pipeline/logs/",),
     "hdrh": ("pipeline/latency.py",),
+    "wfdb": ("pipeline/formats/", *DOCTOR),
+    "neurokit2": ("pipeline/scenarios/", *DOCTOR),
+    "sklearn": ("engines/training/",),
+    "matplotlib": ("engines/training/",),
 }
 """Library to the places that may name it. Tests may name all, benchmarks all but torch."""
 
