@@ -71,7 +71,7 @@ class InlineRun:
             sinks = [stack.enter_context(open_sink(uri)) for uri in plan.sinks]
             first_ns = self._lanes[next(iter(self._lanes))].log
             origin_ns = first_ns.origin_ns if first_ns is not None else clock.now_ns() + ORIGIN_DELAY_NS
-            contract = contract_of(plan, infos, origin_ns)
+            contract = contract_of(plan, infos, origin_ns) if fusion is not None else None
             writer = open_log(plan, infos, origin_ns)
             if writer is not None:
                 stack.enter_context(writer)
@@ -80,7 +80,7 @@ class InlineRun:
             sink = SinkStage(writer=writer, sinks=sinks, progress=report, keep_outbox=self._on_decisions is not None)
             fuse = None
             encoders: dict[str, EncodeStage] = {}
-            if fusion is not None:
+            if fusion is not None and contract is not None:
                 fuse = fuse_stage(plan, fusion, contract, clock, sink.handle, report)
                 encoders = {s: encode_stage(engine, clock, origin_ns, fuse.handle, report) for s, engine in engines.items()}
             self._start(origin_ns)
