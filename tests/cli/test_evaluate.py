@@ -57,7 +57,9 @@ def test_a_missed_target_is_not_a_failure_and_is_shown(
     estimate = importlib.import_module("engines.training.evaluation.bootstrap").Estimate
     evaluating.report.verdicts = (verdicts.verdict(verdicts.TARGETS[0], estimate(value=0.9, low=0.89, high=0.91)),)
     verb.evaluate("driving", tmp_path / "r", quick=True, seed=3)
-    assert evaluating.calls == [(("driving", tmp_path / "r"), {"quick": True, "seed": 3})]
+    assert evaluating.calls == [
+        (("driving", tmp_path / "r"), {"quick": True, "seed": 3, "background": None, "write_to_card": False})
+    ]
     shown = capsys.readouterr().out
     assert "missed" in shown and "0.900 [0.890, 0.910]" in shown and "report: index.html" in shown
 
