@@ -14,7 +14,7 @@ MAX_FILES = 2000
 
 
 def pcm_from_folder(folder: Path, max_s: float) -> NDArray[np.int16]:
-    """Every sound file under a folder in the order of names, a turn from each sub-folder, int16 mono at 16 kHz, at most ``max_s``.
+    """Every sound file under a folder in the order of names, a turn from each sub-folder, int16 mono at 16 kHz, up to ``max_s``.
 
     Raises ValueError when there is none.
     """

@@ -20,7 +20,7 @@ simulated bedside; no recording of a patient was used, and nothing was validated
 runtime, not to monitor anybody.""",
 }
 _LIMITS = {
-    "driving": """- The world is low-polygon and its sounds are synthetic: real cameras, sirens and traffic look and sound otherwise.
+    "driving": """- The world is low-polygon and its sounds are synthetic: real cameras, sirens and traffic differ.
 - Dispatch text is believed as far as the simulated dispatch deserves (stale or wrong 15% of the time).""",
     "patient": """- Rhythms are made of simulated beats, and artefacts are of a few kinds: real monitors see many more.
 - The bedside is low-polygon and its sounds are synthetic.

@@ -74,5 +74,5 @@ def _check_parity(network: FusionNetwork, folder: Path, layout: FusionLayout) ->
                 error = float(np.abs(wanted[0].numpy() - found[f"{head}_logits"]).max() / max(float(wanted.abs().max()), 1e-6))
                 if error > PARITY:
                     raise EngineError(
-                        f"{folder / PARAMETERS}: is not the fusion of {folder / 'fusion.onnx'} (differs by {error:.1e}); train again"
+                        f"{folder / PARAMETERS}: is not the fusion of {folder / 'fusion.onnx'} (off by {error:.1e}); train again"
                     )

@@ -78,7 +78,7 @@ class World(Protocol):
 
     @property
     def sayings(self) -> Sequence[str]:
-        """Phrases that tell the kinds of lines apart; the last fits any line. Clue ``said`` is the index of the first that fits."""
+        """Phrases that tell the kinds of lines apart; the last fits any line. Clue ``said`` is the first that fits, by index."""
         ...
 
     @property

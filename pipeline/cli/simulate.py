@@ -35,4 +35,5 @@ def simulate(
     world = importlib.import_module(module)
     with progress_bar(f"simulating {config.name}, seed {seed}", duration_s, "s") as advance:
         world.simulate(log, config, seed=seed, duration_s=duration_s, on_progress=advance)
-    console.print(f"{log}: a [bold]simulated[/bold] run of {config.name}, seed {seed}, {duration_s:g} s, {log.stat().st_size / 1e6:.1f} MB")
+    size_mb = log.stat().st_size / 1e6
+    console.print(f"{log}: a [bold]simulated[/bold] run of {config.name}, seed {seed}, {duration_s:g} s, {size_mb:.1f} MB")

@@ -41,7 +41,7 @@ class FusionMemory:
         self._first_ns: int | None = None
 
     def inputs(self, reference_ns: int) -> dict[str, NDArray[np.float32]]:
-        """What the network reads at a reference time: ``memory [entries, channels]``, ``memory_age_s`` and ``memory_mask [entries]``.
+        """What the network reads then: ``memory [entries, channels]``, ``memory_age_s`` and ``memory_mask [entries]``.
 
         An empty place has mask 0, age 0 and zeros.
         """

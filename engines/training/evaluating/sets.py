@@ -64,7 +64,7 @@ def evaluation_plan(training: TrainingPlan, world: World, *, quick: bool, backgr
     harder = replace(dense, seeds=dense.seeds[:HARDER_RUNS])
     jobs: dict[str, tuple[CacheJob, ...]] = {
         TRAIN: tuple(replace(job, low_level=True) for job in training.train),
-        VALIDATION: training.validation,
+        VALIDATION: tuple(replace(job, low_level=True) for job in training.validation),
         WATCHED: (CacheJob(seeds=tuple(range(3100, 3136)), duration_s=600.0, tick_s=0.2, condition="everyday"),),
         DENSE: (replace(dense, low_level=True),),
         EVERYDAY: (CacheJob(seeds=tuple(range(5000, 5120)), duration_s=600.0, tick_s=0.2, condition="everyday"),),

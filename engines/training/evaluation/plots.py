@@ -48,7 +48,7 @@ def subset_chart(findings: Findings, head: str) -> Figure:
     with drawing(8.2, 1.7 + 0.25 * len(found), title, note) as figure:
         dots, axes = figure.subplots(1, 2, width_ratios=[0.9, 3.1], sharey=True)
         _membership(dots, findings.streams, [s.mask for s in found])
-        lowest = min([0.5, *(s.auroc.low for s in found)])
+        lowest = min([0.5, *(s.auroc.low for s in found if np.isfinite(s.auroc.low))])
         for row, subset in enumerate(found):
             _subset_bar(axes, row, subset, lowest)
             ceiling = ceilings.get(subset.mask)

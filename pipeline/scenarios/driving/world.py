@@ -1,9 +1,9 @@
 """The simulated driving world: latent states of a drive, from which every simulated sensor is rendered.
 
 Nothing here is recorded. A drive is a sequence of episodes (`sirens`, `hazards`): a siren vehicle that will reach us, one that
-will not, a red light, a pedestrian, a slow zone … and their decoys. `sample_drive` makes latents and labels on a 20 Hz camera grid;
-`scene`, `sound` and `feeds` render what camera, microphone, telemetry and text could perceive of them; `percepts` says what that
-is. No single sensor suffices.
+will not, a red light, a pedestrian, a slow zone … and their decoys. `sample_drive` makes latents and labels on a 20 Hz camera
+grid; `scene`, `sound` and `feeds` render what camera, microphone, telemetry and text could perceive of them; `percepts` says what
+that is. No single sensor suffices.
 """
 
 from __future__ import annotations
