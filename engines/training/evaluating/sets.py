@@ -36,9 +36,9 @@ class EvaluationPlan:
     """How much is simulated and learnt. Sets by name; ``notes`` says in words what each is for."""
 
     jobs: Mapping[str, tuple[CacheJob, ...]]
-    rival_steps: int = 3000
+    rival_steps: int = 2000
     """Of models trained for comparison with the shipped one."""
-    variant_steps: int = 1000
+    variant_steps: int = 800
     variant_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     particle_runs: int = 2400
     particles_per_run: int = 20
