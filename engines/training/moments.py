@@ -108,7 +108,7 @@ def _render_chunk(make_world: Callable[[], World], folder: Path, runs: list[tupl
     log_mel = LogMel().eval()
     with world.opened():
         for place, seed in runs:
-            run = world.run(seed, RUN_S, "everyday" if seed % 3 == 2 else "dense")
+            run = world.run(seed, RUN_S, world.learnt[seed % 3 == 2])
             first = place * per_run
             moments = _moments(world, run, per_run)
             compress = Compression(seed, world.design.frame_hw, world.frame_rate_hz)

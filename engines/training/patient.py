@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.training.caching import CacheJob
-from engines.training.patient_world import PatientWorld
+from engines.training.patient_world import MANY_ROOMS, PatientWorld
 from engines.training.scenario import Outcome, TrainingPlan, train_scenario
 
 PLAN = TrainingPlan(
     train=(
-        CacheJob(seeds=tuple(range(2000, 2300)), duration_s=120.0, tick_s=0.3, condition="dense"),
-        CacheJob(seeds=tuple(range(2500, 2550)), duration_s=300.0, tick_s=0.3, condition="everyday"),
+        CacheJob(seeds=tuple(range(2000, 2300)), duration_s=120.0, tick_s=0.3, condition="dense" + MANY_ROOMS),
+        CacheJob(seeds=tuple(range(2500, 2550)), duration_s=300.0, tick_s=0.3, condition="everyday" + MANY_ROOMS),
     ),
     validation=(CacheJob(seeds=tuple(range(3000, 3040)), duration_s=120.0, tick_s=0.2, condition="dense"),),
 )

@@ -17,6 +17,13 @@ from pipeline.scenarios.patient.percepts import RELEVANT, percepts
 
 _DEFAULT, _WIDE = (f"{low}-{high}" for low, high in (course.DEFAULT_LIMITS_BPM, course.WIDE_LIMITS_BPM))
 _CHARTS = tuple(chart.format(default=_DEFAULT, wide=_WIDE) for chart in course.CHARTS)
+MANY_ROOMS = ", many rooms"
+"""What ends the name of a condition whose courses are seen as if the bed moved to another room every `ROOM_S`.
+
+With one room a course, fusion learnt by heart what happened in which room: apnea at AUROC 0.95 from the camera of training runs,
+and at 0.59 from that of others.
+"""
+ROOM_S = 6.0
 NIGHT = 0.25
 """Daylight of the night condition: darker than any room of training."""
 
@@ -29,6 +36,7 @@ class PatientWorld:
     max_age_s: Mapping[str, float] = {"camera": 0.6, "microphone": 1.0, "telemetry": 1.0, "text": 30.0}
     percept_dims: Mapping[str, Mapping[str, Sequence[int]]] = RELEVANT
     asked_heads: Sequence[str] = ("alarm",)
+    learnt: tuple[str, str] = ("dense" + MANY_ROOMS, "everyday" + MANY_ROOMS)
     unfamiliar: Sequence[str] = ("unfamiliar noise", "unfamiliar signals")
     sayings: Sequence[str] = (
         *(f"ALARM {alarm}; chart: {chart}" for alarm in course.ALARMS[1:] for chart in _CHARTS[1:]),
@@ -71,16 +79,19 @@ class PatientWorld:
         self._renderer = None
 
     def run(self, seed: int, duration_s: float, condition: str, *, with_senses: bool = True) -> SimulatedRun:
-        """One course."""
-        script = "everyday" if condition == "everyday" else "dense"
-        drawn = _harder(world.sample_course(seed, duration_s, script), condition)
+        """One course. Raises ValueError for a condition that there is not."""
+        name = condition.removesuffix(MANY_ROOMS)
+        if name not in (*world.SCRIPTS, "night", *self.unfamiliar):
+            raise ValueError(f"condition is {condition!r}: give one of {', '.join((*world.SCRIPTS, 'night', *self.unfamiliar))}")
+        drawn = _harder(world.sample_course(seed, duration_s, name if name in world.SCRIPTS else "dense"), name)
+        seen = _moved(drawn) if condition.endswith(MANY_ROOMS) else [drawn]
         nothing = np.zeros((0, len(biosignals.CHANNELS)), np.float32)
         times_s, values, valid = biosignals.telemetry(drawn) if with_senses else (np.zeros(0), nothing, nothing > 0)
         return SimulatedRun(
             seed=seed,
             duration_s=duration_s,
             frames=len(drawn.times_s),
-            frame=lambda index: self._frame(drawn, index),
+            frame=lambda index: self._frame(seen[min(int(index / ROOM_S / course.GRID_HZ), len(seen) - 1)], index),
             pcm=sound.pcm(drawn) if with_senses else np.zeros(0, np.int16),
             row_times_s=times_s,
             row_values=values,
@@ -101,6 +112,12 @@ class PatientWorld:
         if self._renderer is None:
             raise RuntimeError("frames are drawn only inside `opened`")
         return self._renderer.frame(drawn, index)
+
+
+def _moved(drawn: course.Course) -> list[course.Course]:
+    """The same course in one room after the other; only the camera is to look at them."""
+    rooms = range(int(drawn.duration_s / ROOM_S) + 1)
+    return [world.in_another_room(drawn, drawn.seed * len(rooms) + number) for number in rooms]
 
 
 def _harder(drawn: course.Course, condition: str) -> course.Course:

@@ -77,6 +77,11 @@ class World(Protocol):
         ...
 
     @property
+    def learnt(self) -> tuple[str, str]:
+        """Conditions of the runs that encoders learn from: one encounter after the other, and everyday."""
+        ...
+
+    @property
     def sayings(self) -> Sequence[str]:
         """Phrases that tell the kinds of lines apart; the last fits any line. Clue ``said`` is the first that fits, by index."""
         ...

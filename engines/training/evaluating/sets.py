@@ -97,7 +97,7 @@ def evaluation_plan(training: TrainingPlan, world: World, *, quick: bool, backgr
 
 
 def _little(job: CacheJob) -> CacheJob:
-    if job.condition == "everyday":
+    if job.condition.startswith("everyday"):
         return replace(job, seeds=job.seeds[:3], duration_s=min(job.duration_s, 200.0), tick_s=job.tick_s)
     return replace(job, seeds=job.seeds[:4], duration_s=40.0)
 

@@ -10,6 +10,7 @@ same generator as that of the arrhythmia it imitates, and the rhythm of a moveme
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.scenarios.patient.course import BOOL_ARRAYS, FLOAT_ARRAYS, GRID_HZ, INT_ARRAYS, Course, Encounter, Room
 from pipeline.scenarios.patient.encounters import Encounters
 
-__all__ = ["MAX_DURATION_S", "SCRIPTS", "sample_course"]
+__all__ = ["MAX_DURATION_S", "SCRIPTS", "in_another_room", "sample_course"]
 
 SCRIPTS = ("dense", "everyday")
 MAX_DURATION_S = 86_400.0
@@ -55,6 +56,16 @@ def sample_course(seed: int, duration_s: float, script: str = "dense") -> Course
         play.segment(cards.pop())
         next_s = play.now_s + float(rng.exponential(MEAN_REST_S))
     return _finished(play, seed, duration_s)
+
+
+def in_another_room(course: Course, seed: int) -> Course:
+    """The same happenings as another camera would see them elsewhere: only light, colours, camera and furniture are others.
+
+    For training, so that a network cannot tell courses by their rooms. Sound and biosignals are to be taken from ``course``.
+    """
+    other = _room(np.random.Generator(np.random.PCG64([seed, len(SCRIPTS)])))
+    seen = {name: getattr(other, name) for name in ("daylight", "camera_noise", "blanket", "gown", "skin", "nurse", "wall")}
+    return replace(course, seed=seed, room=replace(course.room, **seen))
 
 
 def _room(rng: np.random.Generator) -> Room:
