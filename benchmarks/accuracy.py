@@ -28,6 +28,8 @@ SETTLING_NS = 2_000_000_000
 """Until every stream has had a full window."""
 ALL = "none"
 """No stream removed."""
+EVENT = "yield"
+"""The action whose onsets are counted as events."""
 NEEDED = ("panda3d", "scipy")
 
 
@@ -79,9 +81,9 @@ def _decided(log_path: Path, removed: str) -> dict[str, Any]:
         "decisions": summary.decisions,
         **{f"balanced_accuracy_{head}": found.balanced_accuracy[head] for head in labels},
         "policy_agreement": found.policy_agreement,
-        "events": found.events,
-        "caught": found.caught,
-        "invented": found.invented,
+        "events": found.events[EVENT].true,
+        "caught": found.events[EVENT].caught,
+        "invented": found.events[EVENT].invented,
         **{f"top_probability_{head}": float(np.mean(top[head])) if top[head] else None for head in labels},
     }
 

@@ -34,7 +34,10 @@ console = _console()
 errors = _console(stderr=True)
 
 RECENT = 8
-ACTION_STYLES = {"keep": "green", "slow": "yellow", "yield": "bold magenta", "stop": "bold red"}
+ACTION_STYLES = {
+    **{"keep": "green", "slow": "yellow", "yield": "bold magenta", "stop": "bold red"},
+    **{"none": "green", "check": "yellow", "respond": "bold red"},
+}
 AVAILABILITY_MARKS = {
     Availability.PRESENT: ("●", "green"),
     Availability.QUIET: ("○", "green"),
@@ -184,12 +187,14 @@ def _streams_table(summary: RunSummary) -> Table:
 
 
 def _truth_table(comparison: TruthComparison) -> Table:
-    table = table_of("Against the simulated drive's ground truth", "")
+    table = table_of("Against the simulated truth", "")
     for head, value in comparison.balanced_accuracy.items():
-        table.add_row(f"{head}: balanced accuracy", f"{value:.3f}")
+        only = comparison.occurred[head]
+        table.add_row(f"{head}: balanced accuracy", f"{value:.3f}" + (f"  (only {only[0]!r} occurred)" if len(only) == 1 else ""))
     table.add_row("action after policy: agreement", f"{comparison.policy_agreement:.3f}")
-    table.add_row(f"{comparison.event} events caught within 1 s", f"{comparison.caught} of {comparison.events}")
-    table.add_row(f"{comparison.event} events invented", str(comparison.invented))
+    for action, counts in comparison.events.items():
+        if counts.true or counts.invented:
+            table.add_row(f"{action}: caught within 1 s", f"{counts.caught} of {counts.true}, {counts.invented} invented")
     return table
 
 

@@ -15,14 +15,23 @@ CATCH_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventCounts:
+    """How often an action became the right one, how often it was then taken in time, and how often for no reason."""
+
+    true: int
+    caught: int
+    invented: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TruthComparison:
     """Balanced accuracy is the mean over the classes that occurred of the share of reference times that were right."""
 
     balanced_accuracy: dict[str, float]
-    event: str
-    events: int
-    caught: int
-    invented: int
+    occurred: dict[str, tuple[str, ...]]
+    """Head to the classes that were true at some reference time."""
+    events: dict[str, EventCounts]
+    """By action, but the action head's first, which is to do nothing."""
     policy_agreement: float
     """Share of reference times at which policy's action was the true one."""
 
@@ -34,7 +43,6 @@ def compare_with_truth(
     truth_origin_ns: int,
     labels: Mapping[str, tuple[str, ...]],
     action_head: str,
-    event: str = "yield",
 ) -> TruthComparison | None:
     """Compare by time since each run's origin; the truth at a reference time is the newest entry not after it.
 
@@ -46,22 +54,20 @@ def compare_with_truth(
         return None
     since = [reference_ns - origin_ns for reference_ns in timeline.reference_ns]
     at = [bisect_right(times, time_ns) - 1 for time_ns in since]
-    accuracy = {}
+    accuracy, occurred = {}, {}
     for head, names in labels.items():
         decided = timeline.classes.get(head)
         if decided is not None and head in entries[0][1]:
             true = [_index(entries[i][1][head], names) if i >= 0 else -1 for i in at]
             accuracy[head] = _balanced(true, decided)
+            occurred[head] = tuple(name for c, name in enumerate(names) if c in true)
     true_actions = [str(entries[i][1].get(action_head, "")) if i >= 0 else "" for i in at]
     actions = [timeline.action_names[i] for i in timeline.actions]
-    events, caught, invented = _events(since, true_actions, actions, event)
     agreement = sum(a == t for a, t in zip(actions, true_actions, strict=True)) / len(actions)
     return TruthComparison(
         balanced_accuracy=accuracy,
-        event=event,
-        events=events,
-        caught=caught,
-        invented=invented,
+        occurred=occurred,
+        events={action: _events(since, true_actions, actions, action) for action in labels[action_head][1:]},
         policy_agreement=agreement,
     )
 
@@ -80,12 +86,12 @@ def _balanced(true: Iterable[int], decided: Iterable[int]) -> float:
     return sum(right[c] / n for c, n in total.items()) / len(total) if total else 0.0
 
 
-def _events(since_ns: list[int], true: list[str], decided: list[str], event: str) -> tuple[int, int, int]:
+def _events(since_ns: list[int], true: list[str], decided: list[str], event: str) -> EventCounts:
     onsets = [i for i in range(len(true)) if true[i] == event and (i == 0 or true[i - 1] != event)]
     taken = [i for i in range(len(decided)) if decided[i] == event and (i == 0 or decided[i - 1] != event)]
     caught = sum(_near(since_ns, decided, event, since_ns[i], since_ns[i] + CATCH_NS) for i in onsets)
     invented = sum(not _near(since_ns, true, event, since_ns[i] - CATCH_NS, since_ns[i] + CATCH_NS) for i in taken)
-    return len(onsets), caught, invented
+    return EventCounts(true=len(onsets), caught=caught, invented=invented)
 
 
 def _near(since_ns: list[int], labels: list[str], label: str, from_ns: int, to_ns: int) -> bool:

@@ -6,7 +6,7 @@ from array import array
 
 import pytest
 
-from pipeline.logs.truth import compare_with_truth
+from pipeline.logs.truth import EventCounts, compare_with_truth
 from pipeline.stages.sink import Timeline
 
 NAMES = ("keep", "yield")
@@ -27,24 +27,26 @@ def test_balanced_accuracy_is_the_mean_over_classes_that_occurred():
     # truth: keep at 0, 0.5, 1, 1.5 and yield from 2 on; right are 3 of 4 and 1 of 2
     result = compare(timeline([0, 0, 1, 0, 1, 0], [0] * 6), [(0, "keep"), (2, "yield")])
     assert result.balanced_accuracy == {"action": pytest.approx((3 / 4 + 1 / 2) / 2)}
+    assert result.occurred == {"action": NAMES}
     assert result.policy_agreement == pytest.approx(4 / 6)
 
 
 def test_skipped_decision_counts_as_wrong():
     result = compare(timeline([0, -1], [0, 0]), [(0, "keep")])
     assert result.balanced_accuracy == {"action": 0.5}
+    assert result.occurred == {"action": ("keep",)}
 
 
 @pytest.mark.parametrize(("taken_at", "caught"), [(4, 1), (6, 1), (7, 0)])
 def test_event_is_caught_within_a_second_of_its_onset(taken_at: int, caught: int):
     actions = [int(i >= taken_at) for i in range(10)]
     result = compare(timeline([0] * 10, actions), [(0, "keep"), (2, "yield")])
-    assert (result.events, result.caught, result.invented) == (1, caught, 0)
+    assert result.events == {"yield": EventCounts(true=1, caught=caught, invented=0)}
 
 
 def test_action_far_from_any_true_event_is_invented():
     result = compare(timeline([0] * 10, [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), [(0, "keep"), (3, "yield")])
-    assert (result.events, result.caught, result.invented) == (1, 0, 1)
+    assert result.events == {"yield": EventCounts(true=1, caught=0, invented=1)}
 
 
 def test_without_truth_or_decisions_there_is_nothing_to_compare():
