@@ -100,6 +100,8 @@ class Scenario(_Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str = ""
+    notice: str = ""
+    """One line that is said and logged whenever the scenario plays."""
     trained_in_simulation: bool = True
     reference: ReferenceConfig
     deadline_ms: PositiveInt
@@ -137,9 +139,13 @@ class Scenario(_Frozen):
 
     @property
     def sha256(self) -> str:
-        """Over everything that can change a decision (not over titles, paths and the runtime's settings)."""
-        content = self.model_dump(mode="json", exclude={"title", "engines", "demo_log", "runtime"})
+        """Over everything that can change a decision (not over title, notice, paths and the runtime's settings)."""
+        content = self.model_dump(mode="json", exclude={"title", "notice", "engines", "demo_log", "runtime"})
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def with_notice(self, notices: tuple[str, ...]) -> tuple[str, ...]:
+        """What a run or a log has to say, the scenario's own notice first."""
+        return tuple(dict.fromkeys((self.notice, *notices) if self.notice else notices))
 
     def needs(self, *, recording: bool = False) -> dict[str, StreamNeeds]:
         """What each stream's source must deliver."""

@@ -44,12 +44,13 @@ def import_recording(
     config = load_scenario(folder)
     check_output(log)
     assigned = assign_sources(config.needs(recording=True), [f"{form.value}={source}", *(also or [])], {})
+    notices = config.with_notice(assigned.notices)
     metadata = {} if folder.is_relative_to(SCENARIOS) else {"scenario_folder": str(folder.resolve())}
     specs = started_together(assigned.specs)
     total_s = _duration_s(specs)
     with progress_bar(f"importing {form.value}", total_s, "s") as advance:
-        imported = import_specs(log, config, specs, notices=assigned.notices, metadata=metadata, on_progress=advance)
-    for notice in assigned.notices:
+        imported = import_specs(log, config, specs, notices=notices, metadata=metadata, on_progress=advance)
+    for notice in notices:
         console.print(f"[yellow]note:[/yellow] {escape(notice)}")
     for (stream, reason), count in imported.dropped.items():
         console.print(f"[yellow]note:[/yellow] {stream}: {count} samples left out ({reason.replace('_', ' ')})")

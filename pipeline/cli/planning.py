@@ -75,7 +75,7 @@ def plan_live(
         record=record,
         sinks=tuple(sinks or ()),
         for_ns=for_ns,
-        notices=notices,
+        notices=scenario.with_notice(notices),
         decides=decides,
     )
     targets = {spec.target for spec in specs.values() if spec.scheme == "log"}
@@ -113,7 +113,7 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Pat
         speed=factor,
         stop_after_ns=_last_reference_ns(log),
         record=record,
-        notices=tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams),
+        notices=scenario.with_notice(tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams)),
     )
     about = ", ".join(dict.fromkeys(i.origin for i in log.streams.values()))
     return Planned(plan=plan, duration_ns=None, truth_log=log_path, about=about, infos=log.streams)

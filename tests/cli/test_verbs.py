@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / ".." / "shared" / "data" / "driving"
+NO_DEVICE = "not a medical device"
 DEMO = ROOT / "pipeline" / "scenarios" / "driving" / "demo.mcap"
 CHIASM = [sys.executable, "-m", "pipeline.cli.main"]
 CLOSING = re.compile(r"decisions=(\d+) missed=(\d+) dropped=(\d+) sha256=([0-9a-f]{64})")
@@ -159,6 +160,39 @@ def test_simulate_writes_the_same_drive_for_the_same_seed(tmp_path: Path) -> Non
     assert found["metadata"]["seed"] == "7"
 
 
+def test_the_bedside_plays_its_shipped_course_and_says_that_it_is_no_medical_device(tmp_path: Path) -> None:
+    log = tmp_path / "bedside.mcap"
+    played = done_well("run", "patient", "--inline", "--for", "8s", "--record", log).stdout
+    assert NO_DEVICE in played
+    for head in ("alarm", "apnea", "distress", "action"):
+        assert f"{head}: balanced accuracy" in played
+    assert "respond: caught within 1 s" in played, "the course begins with a fall"
+    assert NO_DEVICE in info(log)["metadata"]["notices"]
+    replayed = done_well("replay", log, "--inline").stdout
+    assert closing_line(replayed)[1] == closing_line(played)[1]
+    assert replayed.count(NO_DEVICE) == 1
+
+
+@pytest.mark.data
+def test_a_real_alarm_and_other_peoples_recordings_are_composed_and_it_is_said(tmp_path: Path) -> None:
+    medical = SHARED.parent / "medical"
+    if not medical.exists():
+        pytest.skip("needs ../shared/data/medical")
+    if importlib.util.find_spec("wfdb") is None:
+        pytest.skip("wfdb is not installed: pip install 'chiasm[medical]'")
+    clip = next(iter(sorted(medical.glob("rppg_patches/*/*.avi"))))
+    cough = next(path for path in sorted(medical.glob("cough_covid19/raw/*")) if path.suffix in (".mp3", ".ogg", ".wav"))
+    record = medical / "wfdb_waveforms" / "a103l"
+    sources = [f"wfdb={record}", f"camera={clip}?loop=true", f"microphone={cough}?loop=true"]
+    given = [argument for source in sources for argument in ("--source", source)]
+    played = done_well("run", "patient", "--inline", "--for", "5s", *given).stdout
+    for said in (NO_DEVICE, NOT_VALIDATED, "composed: camera from", "separate recordings", "it was false"):
+        assert said in played, said
+    assert int(closing_line(played)[1]) == 25
+    alone = done_well("run", "patient", "--inline", "--for", "3s", "--source", f"telemetry=wfdb:{record}").stdout
+    assert NO_DEVICE in alone and "composed" not in alone
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("form", "source", "streams"),
@@ -166,6 +200,7 @@ def test_simulate_writes_the_same_drive_for_the_same_seed(tmp_path: Path) -> Non
         ("gopro", "gopro_gpmf/karma.mp4", {"camera", "microphone", "telemetry"}),
         ("comma2k19", "comma2k19_segment", {"telemetry"}),
         ("donkeycar", "donkeycar_tub", {"camera"}),
+        ("wfdb", "../medical/wfdb_waveforms/a103l", {"telemetry", "text"}),
     ],
 )
 def test_an_import_replays_and_says_that_it_is_real(form: str, source: str, streams: set[str], tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def simulate(
         "duration_s": f"{duration_s:g}",
         "config_sha256": scenario.sha256,
         "creator": "chiasm simulate",
+        "notices": scenario.notice,
     }
     times_s, values, valid = telemetry(course)
     rows = packets_of_rows(
