@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.manifest import Manifest, load_manifest
 from engines.networks.design import NS, ScenarioDesign
-from engines.training.splits import EVALUATION_SEEDS, SHIPPED_SEED, TEST_SEEDS
+from engines.training.splits import EVALUATION_SEEDS, SHIPPED_SEEDS, TEST_SEEDS
 
 BEGIN, END = "<!-- evaluation:begin -->", "<!-- evaluation:end -->"
 _NOTICES = {
@@ -63,7 +63,7 @@ def write_card(folder: Path, design: ScenarioDesign, figures: Mapping[str, Mappi
         step_s=design.memory_step_ns / NS,
         heads=heads,
         test=f"{TEST_SEEDS.start}-{TEST_SEEDS.stop - 1}, {EVALUATION_SEEDS.start}-{EVALUATION_SEEDS.stop - 1}",
-        shipped=SHIPPED_SEED,
+        shipped=SHIPPED_SEEDS[design.name],
         **manifests["fusion"].training.model_dump(exclude={"trained", "simulated"}),
     )
     again = f"Not evaluated since it was trained: `chiasm evaluate {design.name} --report FOLDER --card`."

@@ -22,7 +22,7 @@ from engines.training.moments import MomentSet, fields  # noqa: E402
 WORLD = DrivingWorld()
 
 
-@pytest.mark.parametrize("seeds", [(995, 1001), (20261123,), (5000,)])
+@pytest.mark.parametrize("seeds", [(995, 1001), (20261123,), (20261122,), (5000,)])
 def test_seeds_of_the_test_and_the_shipped_run_are_refused(seeds: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="testing only"):
         scenario.TrainingPlan(train=(CacheJob(seeds=seeds, duration_s=1.0, tick_s=0.1),))
