@@ -43,7 +43,7 @@ def modality_probe(
     held_out = _parts(network, tokens_test, rows)
     found: dict[str, float] = {"chance": 1 / streams}
     probes: dict[str, Callable[[], Any]] = {
-        "linear": lambda: LogisticRegression(max_iter=300),
+        "linear": lambda: LogisticRegression(max_iter=2000, tol=1e-3),
         "mlp": lambda: MLPClassifier((64,), max_iter=60, early_stopping=True, random_state=seed),
     }
     for part in ("shared", "private"):

@@ -92,7 +92,7 @@ def probed(
     if len(seen) == 1:
         probability[:, int(seen[0])] = 1.0
         return probability
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=300))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000, tol=1e-3))
     model.fit(train_features, train_labels)
     probability[:, model.classes_.astype(np.int64)] = model.predict_proba(test_features)
     return probability
