@@ -86,7 +86,8 @@ def subsets(bench: Bench, head: str) -> tuple[SubsetFigures, ...]:
     """Every subset, beside models trained for it alone."""
     by_mask = {mask: bench.asked(head, bench.masked(mask)) for mask in masks(bench.layout)}
     specialists = {mask: bench.asked(head, bench.rival(f"only {mask}", mask)) for mask in masks(bench.layout)}
-    return subset_figures(head, by_mask, bench.drawn, specialists)
+    everywhere = {mask: bench.masked(mask)[head] for mask in masks(bench.layout)}
+    return subset_figures(head, by_mask, bench.drawn, specialists, everywhere)
 
 
 def comparisons(bench: Bench, head: str) -> tuple[Comparison, ...]:
@@ -147,11 +148,9 @@ def variants(bench: Bench, head: str) -> tuple[VariantFigures, ...]:
 
 
 def confidence(bench: Bench, head: str) -> ConfidenceFigures:
-    """Calibration, and what removing a stream does to it."""
-    tokens = bench.sets[DENSE]
-    rows = scored_rows(tokens, head)
-    by_mask = {mask: bench.asked(head, bench.masked(mask)) for mask in masks(bench.layout)}
-    present = np.asarray(tokens.state)[rows] == 0
+    """Calibration, and what removing a stream does to it, over every tick: it is what temperatures are fitted on."""
+    by_mask = {mask: bench.masked(mask)[head] for mask in masks(bench.layout)}
+    present = np.asarray(bench.sets[DENSE].state) == 0
     return confidence_figures(head, bench.layout.streams, by_mask, present, bench.drawn)
 
 

@@ -18,7 +18,7 @@ SINGLE, PAIR, LATE, VARIANT = "best single stream", "best pair", "tuned late fus
 class SubsetFigures:
     """One head with one subset of the streams there (``mask``, e.g. ``"1011"``).
 
-    ``specialist``: AUROC of a model trained for that subset alone; ``specialist_gap``: the specialist's less ours, paired.
+    ``ece`` is over every tick where those were given, ``ece_asked`` over the ticks of the other figures. ``specialist``: AUROC of a model trained for that subset alone; ``specialist_gap``: the specialist's less ours, paired.
     """
 
     head: str
@@ -27,17 +27,27 @@ class SubsetFigures:
     auprc: Estimate
     brier: Estimate
     ece: Estimate
+    ece_asked: Estimate
     specialist: Estimate | None = None
     specialist_gap: Estimate | None = None
 
 
 def subset_figures(
-    head: str, by_mask: Mapping[str, Prediction], drawn: Resampling, specialists: Mapping[str, Prediction] | None = None
+    head: str,
+    by_mask: Mapping[str, Prediction],
+    drawn: Resampling,
+    specialists: Mapping[str, Prediction] | None = None,
+    everywhere: Mapping[str, Prediction] | None = None,
 ) -> tuple[SubsetFigures, ...]:
-    """Figures by mask, the specialists' too where there is one of that mask (on the same ticks)."""
+    """Figures by mask, the specialists' too where there is one of that mask (on the same ticks).
+
+    ``everywhere``: the predictions on every tick, for the ECE. A set of streams that cannot tell when a head's question is asked
+    can be calibrated over all ticks only, which is also what its temperature is fitted on.
+    """
     found = []
     for mask, prediction in by_mask.items():
         own = replicated(prediction, drawn)
+        ece = replicated(everywhere[mask], drawn, ("ece",))["ece"].estimate() if everywhere else own["ece"].estimate()
         rival = (specialists or {}).get(mask)
         special = replicated(rival, drawn, ("auroc",))["auroc"] if rival is not None else None
         found.append(
@@ -47,7 +57,8 @@ def subset_figures(
                 auroc=own["auroc"].estimate(),
                 auprc=own["auprc"].estimate(),
                 brier=own["brier"].estimate(),
-                ece=own["ece"].estimate(),
+                ece=ece,
+                ece_asked=own["ece"].estimate(),
                 specialist=special.estimate() if special else None,
                 specialist_gap=special.minus(own["auroc"]).estimate() if special else None,
             )
