@@ -7,7 +7,7 @@ import pytest
 
 from engines.training.evaluation import confidence, robustness, subsets
 from engines.training.evaluation.bootstrap import Replicated, resampling
-from engines.training.evaluation.metrics import Prediction, binary_prediction
+from engines.training.evaluation.metrics import Prediction, binary_prediction, measured
 
 CLUSTER = np.arange(400) // 20
 LABEL = np.arange(400) % 2
@@ -79,6 +79,15 @@ def test_the_best_rival_is_chosen_in_its_own_favour_and_other_ticks_are_refused(
     assert found.difference["auroc"].value > 0 and set(found.difference) == {"auroc", "auprc", "brier", "ece"}
     with pytest.raises(ValueError, match="same ticks"):
         subsets.comparison("h", subsets.SINGLE, ("a", strong), ("b", noisy(0.1, 0, CLUSTER + 1)), drawn)
+
+
+def test_calibration_is_measured_on_every_tick_and_on_those_asked() -> None:
+    drawn = resampling(CLUSTER, replicates=50)
+    asked, everywhere = noisy(1.0, 0), noisy(0.1, 0)
+    (figures,) = subsets.subset_figures("h", {"11": asked}, drawn, everywhere={"11": everywhere})
+    assert figures.ece_asked.value == pytest.approx(measured(asked, "ece"))
+    assert figures.ece.value == pytest.approx(measured(everywhere, "ece"))
+    assert figures.ece.value != pytest.approx(figures.ece_asked.value)
 
 
 def test_a_specialist_that_is_better_leaves_a_gap_above_zero() -> None:
