@@ -18,8 +18,8 @@ SINGLE, PAIR, LATE, VARIANT = "best single stream", "best pair", "tuned late fus
 class SubsetFigures:
     """One head with one subset of the streams there (``mask``, e.g. ``"1011"``).
 
-    ``ece`` is over every tick where those were given, ``ece_asked`` over the ticks of the other figures. ``specialist``: AUROC of a
-    model trained for that subset alone; ``specialist_gap``: the specialist's less ours, paired.
+    ``ece`` is over every tick where those were given, ``ece_asked`` over the ticks of the other figures.
+    ``specialist``: AUROC of a model trained for that subset alone; ``specialist_gap``: the specialist's less ours, paired.
     """
 
     head: str
