@@ -7,7 +7,7 @@ import importlib
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from engines.training.evaluating.rivals import Rivals, rivals_of
 from engines.training.evaluating.sets import DENSE, EVERYDAY, TRAIN, EvaluationPlan, Sets, evaluation_plan
 from engines.training.evaluating.timing import tick_latency
 from engines.training.evaluation.bootstrap import Estimate, resampling
+from engines.training.evaluation.ceiling import LeakCheck
 from engines.training.evaluation.confidence import ConfidenceFigures
 from engines.training.evaluation.findings import ALL_STREAMS, AlarmFigures, Findings, Setting, VariantFigures
 from engines.training.evaluation.metrics import Prediction
@@ -220,7 +221,22 @@ def _card_text(report: Report) -> str:
     for verdict in report.verdicts:
         text, target, measured, outcome, detail = verdict_cells(verdict)
         lines.append(f"| {text}{f' ({detail})' if detail else ''} | {target} | {measured} | {outcome} |")
+    lines += ["", _leaks_said(report.leaks)]
     return "\n".join(lines)
+
+
+def _leaks_said(leaks: Sequence[LeakCheck]) -> str:
+    """The card's word on predictors above their ceilings, the worst of each head."""
+    if not leaks:
+        return "No predictor lies above the Monte-Carlo ceiling of its streams."
+    worst = {leak.head: leak for leak in sorted(leaks, key=lambda leak: leak.difference.low)}
+    named = "; ".join(
+        f"`{head}` from {leak.who}: {leak.auroc.value:.3f} against {leak.ceiling.value:.3f}" for head, leak in worst.items()
+    )
+    return (
+        f"**The evaluation fails its leak check**: {len(leaks)} predictors lie above the Monte-Carlo ceiling of their streams, beyond "
+        f"the interval (the worst: {named}). Either a label leaks, or the ceiling leaves out what the sensor perceives."
+    )
 
 
 def _sound(folder: Path | None) -> NDArray[np.int16] | None:
