@@ -234,8 +234,8 @@ def _leaks_said(leaks: Sequence[LeakCheck]) -> str:
         f"`{head}` from {leak.who}: {leak.auroc.value:.3f} against {leak.ceiling.value:.3f}" for head, leak in worst.items()
     )
     return (
-        f"**The evaluation fails its leak check**: {len(leaks)} predictors lie above the Monte-Carlo ceiling of their streams, beyond "
-        f"the interval (the worst: {named}). Either a label leaks, or the ceiling leaves out what the sensor perceives."
+        f"**The evaluation fails its leak check**: {len(leaks)} predictors lie above the Monte-Carlo ceiling of their streams, "
+        f"beyond the interval (the worst: {named}). Either a label leaks, or the ceiling leaves out what the sensor perceives."
     )
 
 
