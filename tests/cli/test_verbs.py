@@ -180,7 +180,7 @@ def test_a_real_alarm_and_other_peoples_recordings_are_composed_and_it_is_said(t
         pytest.skip("needs ../shared/data/medical")
     if importlib.util.find_spec("wfdb") is None:
         pytest.skip("wfdb is not installed: pip install 'chiasm[medical]'")
-    clip = next(iter(sorted(medical.glob("rppg_patches/*/*.avi"))))
+    clip = sorted(medical.glob("rppg_patches/*/*.avi"))[0]
     cough = next(path for path in sorted(medical.glob("cough_covid19/raw/*")) if path.suffix in (".mp3", ".ogg", ".wav"))
     record = medical / "wfdb_waveforms" / "a103l"
     sources = [f"wfdb={record}", f"camera={clip}?loop=true", f"microphone={cough}?loop=true"]

@@ -1,7 +1,8 @@
 """What each simulated sensor could perceive of a drive, as numbers with noise: what ceilings are computed from.
 
-A ceiling is the Bayes posterior given these. They are generous: never less than the rendering reveals, for a network must not be
-able to exceed its ceiling unless the label leaks.
+A ceiling is the Bayes posterior given these. They are meant to be generous: never less than the rendering reveals, for a network
+must not be able to exceed its ceiling unless the label leaks. They are of one instant, though, while networks read windows and
+memory, and 27 of 72 predictors did exceed it (2026-11-26): what was perceived a moment ago is missing here, or a label leaks.
 """
 
 from __future__ import annotations
