@@ -41,7 +41,7 @@ class EvaluationPlan:
     variant_steps: int = 800
     variant_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     particle_runs: int = 2400
-    particles_per_run: int = 20
+    particles_per_run: int = 60
     queries: int = 6000
     replicates: int = 1000
     notes: Mapping[str, str] = field(

@@ -6,7 +6,7 @@ A world draws latents and a label, and a stream perceives its part of them, ``cl
     P(y | o) = sum_j y_j prod_s N(o_s; clean_sj, spread_s) / sum_j prod_s N(o_s; clean_sj, spread_s)
 
 tends to the exact posterior as particles grow in number (importance sampling from the prior). It bounds a predictor that
-sees one tick; a network with memory sees more, and may rightly exceed it where the past tells something.
+sees as much; percepts must hold what windows and memory tell of the past, or a network may rightly exceed it.
 """
 
 from __future__ import annotations
