@@ -17,6 +17,7 @@ from engines.registry import WEIGHTS  # noqa: E402
 from engines.training import driving  # noqa: E402
 from engines.training.background import pcm_from_folder  # noqa: E402
 from engines.training.caching import CacheJob  # noqa: E402
+from engines.training.driving_world import DrivingWorld  # noqa: E402
 from engines.training.evaluating import sets as evaluation_sets  # noqa: E402
 from engines.training.evaluating.bounds import particles_of  # noqa: E402
 from engines.training.evaluating.predicting import masks  # noqa: E402
@@ -63,8 +64,19 @@ def test_particles_are_drawn_where_the_question_is_asked_and_without_sound() -> 
         evaluation_sets.evaluation_plan(driving.PLAN, WORLD, quick=True, background=None), particle_runs=5, particles_per_run=10
     )
     found = particles_of(driving.make_world, "collision", plan, lambda _: None)
-    assert "text" not in found.clean and len(found.labels["collision"]) == 50
-    assert found.clean["camera"].shape == (50, 4) and found.seeds == frozenset(range(7000, 7005))
+    assert len(found.labels["collision"]) == 50 and found.seeds == frozenset(range(7000, 7005))
+    dims = WORLD.percept_dims["collision"]
+    assert {s: clean.shape for s, clean in found.clean.items()} == {s: (50, len(d)) for s, d in dims.items()}
+
+
+def test_particles_leave_out_a_stream_that_perceives_nothing_of_the_question() -> None:
+    class Illiterate(DrivingWorld):
+        percept_dims = {"collision": {**WORLD.percept_dims["collision"], "text": ()}}  # noqa: RUF012
+
+    plan = replace(
+        evaluation_sets.evaluation_plan(driving.PLAN, WORLD, quick=True, background=None), particle_runs=2, particles_per_run=10
+    )
+    assert set(particles_of(Illiterate, "collision", plan, lambda _: None).clean) == {"camera", "microphone", "telemetry"}
 
 
 def test_a_folder_of_sounds_becomes_one_of_them_after_the_other(tmp_path: Path) -> None:
