@@ -13,6 +13,7 @@ from engines.training.token_set import Event
 from engines.training.worlds import Array, Clue, SimulatedRun
 from pipeline.scenarios.driving import feeds, percepts, scene, sound, world
 from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, OBSTACLES, SIREN_KINDS, SOURCES, STOP_TTC_S, Conditions, Drive
+from pipeline.scenarios.spans import spans_of
 
 CONDITIONS: Mapping[str, Conditions] = {
     "dense": Conditions(),
@@ -121,8 +122,7 @@ def _events(drive: Drive) -> tuple[Event, ...]:
     """An emergency is critical when the vehicle reaches us; a collision when, unbraked, we would have hit."""
     events = []
     for head in ("emergency", "collision"):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], getattr(drive, head).astype(np.int8), [0]])))
-        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for first, last in spans_of(getattr(drive, head)):
             onset_s, end_s = first / FRAME_RATE_HZ, last / FRAME_RATE_HZ
             critical_s = end_s if head == "emergency" else onset_s + STOP_TTC_S
             events.append(Event(head=head, run=0, onset_s=onset_s, end_s=end_s, critical_s=critical_s))

@@ -228,7 +228,7 @@ def _card_text(report: Report) -> str:
 def _leaks_said(leaks: Sequence[LeakCheck]) -> str:
     """The card's word on predictors above their ceilings, the worst of each head."""
     if not leaks:
-        return "No predictor lies above the Monte-Carlo ceiling of its streams."
+        return "No predictor lies above the Monte-Carlo ceiling of its streams beyond the interval."
     worst = {leak.head: leak for leak in sorted(leaks, key=lambda leak: leak.difference.low)}
     named = "; ".join(
         f"`{head}` from {leak.who}: {leak.auroc.value:.3f} against {leak.ceiling.value:.3f}" for head, leak in worst.items()

@@ -42,6 +42,7 @@ class EvaluationPlan:
     variant_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     particle_runs: int = 2400
     particles_per_run: int = 60
+    """Fewer are too few for subsets of many streams: only particles with about the same percepts count."""
     queries: int = 6000
     replicates: int = 1000
     notes: Mapping[str, str] = field(

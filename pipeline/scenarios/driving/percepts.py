@@ -1,8 +1,8 @@
 """What each simulated sensor could perceive of a drive, as numbers with noise: what ceilings are computed from.
 
-A ceiling is the Bayes posterior given these. They are generous: never less than the rendering reveals, for a network must not
-be able to exceed its ceiling unless the label leaks. Networks read windows and have memory, so percepts hold what was perceived
-up to now: how long a siren, a horn, brake lights or an even speed have lasted. Without these 27 of 72 predictors exceeded theirs.
+A ceiling is the Bayes posterior given these. They are meant to be generous, never less than the rendering reveals, for a network
+must not be able to exceed its ceiling unless the label leaks. Networks read windows and have memory, so percepts hold what was
+perceived up to now: how long a siren, a horn, brake lights or an even speed have lasted.
 """
 
 from __future__ import annotations
@@ -15,53 +15,66 @@ from numpy.typing import NDArray
 from pipeline.scenarios.driving import sirens
 from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, MOVING_MPS, Drive
 from pipeline.scenarios.driving.feeds import text_lines
+from pipeline.scenarios.spans import spans_of
 
 Percept = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Clean values ``[n, dims]`` and the standard deviation of the sensor's noise ``[dims]``."""
 
 FACT = 0.15
 """Noise of a fact that is 0 or 1."""
-DIMS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+SAYINGS = ("from behind", "carriageway, ahead", "has passed", "cross street", "opposite", "parked", "tow truck", "slow zone,")
+COLUMNS: Mapping[str, Mapping[str, float]] = {
+    "camera": {
+        "bar ahead": FACT, "bar driving away": FACT, "bar in the mirror": FACT, "bar beyond the divider": FACT,
+        "bar at the roadside": FACT, "amber bar": FACT, "truck behind": FACT, "truck ahead": FACT, "divider": FACT,
+        "obstacle": FACT, "ln m to it": 0.06, "truck in our lane": FACT, "brake lights": FACT, "s obstacle": 0.3,
+        "s brake lights": 0.3, "m/s towards obstacle": 0.5, "greatest m/s towards it": 0.5, "cones": FACT,
+    },
+    "microphone": {
+        "siren": FACT, "dB siren": 1.5, "m/s closing": 1.0, "radio": FACT, "m/s own": 6.0, "horn": FACT, "skid": FACT,
+        "s siren": 0.2, "s horn or skid": 0.3, "m/s2 own": 3.0,
+    },
+    "telemetry": {"moving": FACT, "m/s": 1.0, "m/s2": 0.2, "s m/s2 even": 0.15, "m/s2 before": 0.2},
+    "text": {**dict.fromkeys(SAYINGS, FACT), "s said": 0.3},
+}  # fmt: skip
+"""What the columns of each stream's percepts mean, in order, and the standard deviation of their noise. ``s x``: how long x has
+lasted, `MEMORY_S` at most."""
+_BEARING: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "emergency": {
-        "camera": (*range(10), 17),
-        "microphone": (0, 1, 2, 3, 4, 7),
-        "telemetry": (0, 1, 2, 3),
-        "text": tuple(range(8)),
+        "camera": (
+            "bar ahead", "bar driving away", "bar in the mirror", "bar beyond the divider", "bar at the roadside", "amber bar",
+            "truck behind", "truck ahead", "divider", "obstacle", "cones",
+        ),
+        "microphone": ("siren", "dB siren", "m/s closing", "radio", "m/s own", "s siren"),
+        "telemetry": ("moving", "m/s", "m/s2", "s m/s2 even"),
+        "text": SAYINGS,
     },
     "collision": {
-        "camera": tuple(range(9, 17)),
-        "microphone": (0, 3, 4, 5, 6, 7, 8, 9),
-        "telemetry": (0, 1, 2, 3, 4),
-        "text": tuple(range(9)),
+        "camera": (
+            "obstacle", "ln m to it", "truck in our lane", "brake lights", "s obstacle", "s brake lights", "m/s towards obstacle",
+            "greatest m/s towards it",
+        ),
+        "microphone": ("siren", "radio", "m/s own", "horn", "skid", "s siren", "s horn or skid", "m/s2 own"),
+        "telemetry": tuple(COLUMNS["telemetry"]),
+        "text": tuple(COLUMNS["text"]),
     },
+}  # fmt: skip
+DIMS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    head: {stream: tuple(list(COLUMNS[stream]).index(name) for name in names) for stream, names in bearing.items()}
+    for head, bearing in _BEARING.items()
 }
-"""Head to the dimensions of each stream that bear on it. ``action`` needs all."""
-SAYINGS = ("from behind", "carriageway, ahead", "has passed", "cross street", "opposite", "parked", "tow truck", "slow zone,")
+"""Head to the columns of each stream that bear on it. ``action`` needs all."""
 TEXT_MAX_AGE_S = 30.0
 MEMORY_S = 8.0
-"""What lasted longer is perceived as having lasted so long."""
 _CHANGED_MPS2 = 0.1
-_CAMERA_NOISE = (*(FACT,) * 6, *(FACT,) * 3, FACT, 0.06, FACT, FACT, 0.3, 0.3, 0.5, 0.5, FACT)
-_MICROPHONE_NOISE = (FACT, 1.5, 1.0, FACT, 6.0, FACT, FACT, 0.2, 0.3, 3.0)
-_TELEMETRY_NOISE = (FACT, 1.0, 0.2, 0.15, 0.2)
-_TEXT_NOISE = (*(FACT,) * len(SAYINGS), 0.3)
 
 
 def percepts(drive: Drive, frames: NDArray[np.int64]) -> dict[str, Percept]:
-    """Stream to what it could perceive at these frames of the simulated drive.
-
-    Camera: bar coming ahead, bar driving away, bar in the mirror, bar beyond the divider, bar at the roadside, amber; truck
-    behind, truck ahead, divider; obstacle, ln metres to it, truck in our lane, its brake lights, s the obstacle has been seen,
-    s the brake lights have been on, m/s at which the obstacle nears, the greatest so far; cones. Microphone: siren, level in dB,
-    closing speed in m/s, crackle of a radio, own speed in m/s; horn, skid; s the siren has sounded, s horn or skid have; own
-    acceleration in m/s². Telemetry: moving, speed in m/s, acceleration in m/s², s it has been the same, what it was before.
-    Text: what the latest line says (`SAYINGS`), s since that was first said.
-    """
+    """Stream to what it could perceive at these frames of the simulated drive, in `COLUMNS`."""
+    perceived = {"camera": _seen, "microphone": _heard, "telemetry": _driven, "text": _read}
     return {
-        "camera": (_seen(drive, frames), np.array(_CAMERA_NOISE, np.float32)),
-        "microphone": (_heard(drive, frames), np.array(_MICROPHONE_NOISE, np.float32)),
-        "telemetry": (_driven(drive, frames), np.array(_TELEMETRY_NOISE, np.float32)),
-        "text": (_read(drive, frames), np.array(_TEXT_NOISE, np.float32)),
+        stream: (columns_of(drive, frames), np.array(list(COLUMNS[stream].values()), np.float32))
+        for stream, columns_of in perceived.items()
     }
 
 
@@ -127,7 +140,7 @@ def _seen(drive: Drive, frames: NDArray[np.int64]) -> NDArray[np.float32]:
         seen,
         np.where(seen, np.log(np.maximum(1.0, drive.obstacle_m[frames])), 0.0),
         lead & drive.lead_truck[frames],
-        lead & drive.lead_braking[frames],
+        braking[frames],
         _lasting_s(obstacle)[frames],
         _lasting_s(braking)[frames],
         np.where(seen, drive.speed_mps[frames], 0.0),
@@ -180,14 +193,13 @@ def _lasting_s(on: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _fastest(speed_mps: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The greatest speed since it has been seen, 0 where it is not, ``[n]``."""
     fastest = np.zeros(len(seen))
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], seen.astype(np.int8), [0]])))
-    for first, end in zip(edges[::2], edges[1::2], strict=True):
+    for first, end in spans_of(seen):
         fastest[first:end] = np.maximum.accumulate(speed_mps[first:end])
     return fastest
 
 
 def _read(drive: Drive, frames: NDArray[np.int64]) -> NDArray[np.float32]:
-    """One column a saying, 1 where the latest line says it; how old it is, s."""
+    """One column a saying, 1 where the latest line says it; s since that was first said."""
     lines = text_lines(drive)
     said = np.array([-1, *(next((i for i, phrase in enumerate(SAYINGS) if phrase in line), -1) for _, line in lines)])
     times = np.array([-np.inf, *(time_s for time_s, _ in lines)])
@@ -197,6 +209,6 @@ def _read(drive: Drive, frames: NDArray[np.int64]) -> NDArray[np.float32]:
     first = np.concatenate([[True], said[1:] != said[:-1]])
     began = np.maximum.accumulate(np.where(first, np.arange(len(said)), 0))[latest]
     age = np.where(chosen >= 0, np.minimum(now - times[began], MEMORY_S), 0.0)
-    columns = (chosen[:, None] == np.arange(len(SAYINGS)), np.nan_to_num(age)[:, None])
+    columns = (chosen[:, None] == np.arange(len(SAYINGS)), age[:, None])
     read: NDArray[np.float32] = np.concatenate(columns, axis=1).astype(np.float32)
     return read

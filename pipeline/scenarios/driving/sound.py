@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scenarios.driving.drive import FRAME_RATE_HZ, SIREN_KINDS, SOURCES, Drive
+from pipeline.scenarios.spans import spans_of
 
 SAMPLE_RATE_HZ = 16_000
 SOUND_MPS = 343.0
@@ -24,10 +25,10 @@ def pcm(drive: Drive) -> NDArray[np.int16]:
     speed = _at_rate(drive.speed_mps, n)
     mix = _hum(n, rng)
     mix += _noise(drive, speed, rng)
-    for first, last in _runs(drive.siren_audible > 0):
+    for first, last in spans_of(drive.siren_audible > 0):
         _add_siren(mix, drive, first, last, rng)
     for loud, synth in ((drive.horn, _horn), (drive.skid, _skid)):
-        for first, last in _runs(loud > 0):
+        for first, last in spans_of(loud > 0):
             start, stop = _span(first, last, n)
             mix[start:stop] += synth(stop - start, rng) * (0.35 * float(loud[first]) * _edges(stop - start))
     mix *= 0.55 * drive.surroundings.microphone_gain
@@ -40,11 +41,6 @@ def _at_rate(values: NDArray[np.float64], n: int) -> Samples:
     grid = np.arange(n, dtype=np.float32) * np.float32(FRAME_RATE_HZ / SAMPLE_RATE_HZ)
     resampled: Samples = np.interp(grid, np.arange(len(values)), values).astype(np.float32)
     return resampled
-
-
-def _runs(on: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _span(first: int, last: int, n: int) -> tuple[int, int]:

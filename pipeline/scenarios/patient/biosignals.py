@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scenarios.patient.course import ALARMS, GRID_HZ, PLETH, Course
+from pipeline.scenarios.spans import spans_of
 
 CHANNELS = ("ecg_mv", "pleth", "resp", "spo2_percent", "heart_rate_bpm")
 UNITS = ("mV", "1", "1", "percent", "bpm")
@@ -163,16 +164,11 @@ def _ecg(
             share = min(stretched, key=lambda s: abs(s - min(1.0, gap_s**0.5)))
             ecg[row : row + before + after] += size * stretched[share]
     result = ecg[before : before + m]
-    for first, stop in _runs(rhythm == _FLUTTER):
+    for first, stop in spans_of(rhythm == _FLUTTER):
         result[first:stop] += _flutter(stop - first, course.heart_bpm[steps[first]] / 60.0, rng)
     quiet = (rhythm == 1) * noise.taken("slow", m)
     ecg_mv: Signal = course.room.ecg_gain * (result + 0.02 * quiet)
     return ecg_mv
-
-
-def _runs(on: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _stretched(beat: Signal, before: int, share: float) -> Signal:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.scenarios.driving import ACTIONS, SOURCES, Drive, arrivals, pcm, sample_drive, telemetry, text_lines
 from pipeline.scenarios.driving.drive import FAMILIAR_SIREN_KINDS, FRAME_RATE_HZ, SLOW_TTC_S, STOP_TTC_S, Conditions
-from pipeline.scenarios.driving.percepts import MEMORY_S, percepts
+from pipeline.scenarios.driving.percepts import COLUMNS, MEMORY_S, percepts
 from pipeline.scenarios.driving.scene import Renderer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -258,15 +258,15 @@ def test_percepts_hide_what_the_sensor_cannot_perceive(drives: list[Drive]) -> N
 def test_percepts_say_how_long_a_siren_has_sounded_and_the_speed_been_even(drives: list[Drive]) -> None:
     for drive in drives[:10]:
         frames = np.arange(len(drive.frame_times_s))
-        found = percepts(drive, frames)
-        sounded = found["microphone"][0][:, 7]
+        found = {s: dict(zip(COLUMNS[s], clean.T, strict=True)) for s, (clean, _) in percepts(drive, frames).items()}
+        sounded = found["microphone"]["s siren"]
         assert not sounded[drive.siren_audible == 0].any()
         starts = np.flatnonzero(np.diff((drive.siren_audible > 0).astype(int)) == 1) + 1
         np.testing.assert_allclose(sounded[starts], 1 / FRAME_RATE_HZ)
         assert sounded.max() <= MEMORY_S
-        even = found["telemetry"][0][:, 3]
+        even = found["telemetry"]["s m/s2 even"]
         braking = np.abs(np.diff(drive.accel_mps2)) > 1.0
         assert (even[1:][braking] <= 1 / FRAME_RATE_HZ).all()
-        fastest, nears = found["camera"][0][:, 16], found["camera"][0][:, 15]
+        fastest, nears = found["camera"]["greatest m/s towards it"], found["camera"]["m/s towards obstacle"]
         assert (fastest >= nears).all()
         assert not fastest[~drive.obstacle_visible].any()
