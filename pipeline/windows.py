@@ -4,6 +4,7 @@
 owed, the encoder stage runs it on samples to know what to cut: the same code, so the two cannot disagree.
 
 Windows end on a capture-time grid (``origin + k * hop``) and need their whole span: no padding, no state from one to the next.
+Sound at a window's start belongs to it, sound at its very end to the next: however it is cut into blocks, a window is the same.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ class AudioRing:
         self._filled += pcm.size
 
     def _cut(self, end_ns: int, capture_ns: int) -> NDArray[np.int16]:
-        # The block's last sample was taken at capture_ns; step back to the last one at or before the window's end.
-        past_end = -((end_ns - capture_ns) * self._rate_hz // 1_000_000_000)
+        # The block's last sample was taken at capture_ns; step back to the last one before the window's end. One at the very end is
+        # not in the window: the sample a period before completes it (`WindowSpec.slack_ns`), whichever block comes next.
+        past_end = (capture_ns - end_ns) * self._rate_hz // 1_000_000_000 + 1
         stop = min(max(self._filled - past_end, self._samples), self._filled)  # rounding may be one sample short
         return self._buffer[stop - self._samples : stop].copy()
 

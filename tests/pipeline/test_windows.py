@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.messages import AudioBlock, Header, TelemetryBlock
@@ -46,6 +46,7 @@ def windows_of(pcm: np.ndarray, cuts: list[int], start_ns: int, origin_ns: int =
     st.integers(0, 3 * TICK),
     st.integers(0, 10**9),
 )
+@example(cuts=[4000], offset_ns=0, origin_ns=0)  # a sample lies on the window's very end, the first of the next block
 def test_sound_windows_are_the_same_however_the_sound_is_cut_into_blocks(cuts: list[int], offset_ns: int, origin_ns: int):
     pcm = sound(8000)  # half a second
     start_ns = origin_ns + offset_ns
@@ -64,7 +65,7 @@ def test_sound_window_holds_the_samples_up_to_its_end(offset_ns: int, origin_ns:
     pcm = sound(8000)
     for end_ns, window in windows_of(pcm, [1000, 2500], origin_ns + offset_ns, origin_ns).items():
         assert window.shape == (1600,) and window.dtype == np.int16
-        last = (end_ns - origin_ns - offset_ns) // TICK  # the newest sample at or before the end
+        last = (end_ns - origin_ns - offset_ns - 1) // TICK  # the newest sample before the end
         assert window[-1] == pcm[min(last, 7999)]
         np.testing.assert_array_equal(np.diff(window), 1)
 
