@@ -115,8 +115,8 @@ class AudioRing:
         self._filled += pcm.size
 
     def _cut(self, end_ns: int, capture_ns: int) -> NDArray[np.int16]:
-        # The block's last sample was taken at capture_ns; step back to the last one before the window's end. One at the very end is
-        # not in the window: the sample a period before completes it (`WindowSpec.slack_ns`), whichever block comes next.
+        # The block's last sample was taken at capture_ns; step back to the last one before the window's end. One at the very end
+        # is not in the window: the sample a period before completes it (`WindowSpec.slack_ns`), whichever block comes next.
         past_end = (capture_ns - end_ns) * self._rate_hz // 1_000_000_000 + 1
         stop = min(max(self._filled - past_end, self._samples), self._filled)  # rounding may be one sample short
         return self._buffer[stop - self._samples : stop].copy()
