@@ -226,7 +226,7 @@ def _fusion_fields(design: ScenarioDesign) -> dict[str, Any]:
 
 
 def default_heads(design: ScenarioDesign) -> list[dict[str, Any]]:
-    """The heads before calibration: temperature 1."""
+    """The heads before calibration."""
     return [{"name": h, "output": f"{h}_logits", "labels": list(labels)} for h, labels in design.heads.items()]
 
 

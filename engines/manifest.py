@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ DType = Literal["uint8", "int16", "float32"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.]{0,63}$")]
 Dimension = Annotated[int, Field(ge=1, le=1 << 24)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 StreamMask = Annotated[str, Field(pattern=r"^[01]{1,16}$")]
 
@@ -60,38 +61,64 @@ class ChannelSpec(_Frozen):
     required: bool = False
 
 
+class Calibration(_Frozen):
+    """How logits become probabilities that mean what they say, for one availability mask.
+
+    ``temperature`` and ``bias`` (one number a label, or none) are bias-corrected temperature scaling (Alexandari et al., "Maximum
+    Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation", 2020; without a bias: Guo et al., "On
+    Calibration of Modern Neural Networks", 2017). ``doubt`` is the share of the probability that is spread evenly over the
+    labels: by it confidence falls as streams are removed.
+    """
+
+    temperature: Positive = 1.0
+    bias: tuple[Finite, ...] = Field(default=(), max_length=64)
+    doubt: Probability = 0.0
+
+    def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Float64 probabilities from logits, both ``[..., labels]``; in float64 so that every host rounds alike."""
+        scaled = logits.astype(np.float64) / self.temperature
+        if self.bias:
+            scaled = scaled + np.array(self.bias)
+        exponential = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        likely: NDArray[np.float64] = exponential / exponential.sum(axis=-1, keepdims=True)
+        calibrated: NDArray[np.float64] = likely * (1.0 - self.doubt) + self.doubt / logits.shape[-1]
+        return calibrated
+
+
 class HeadSpec(_Frozen):
     """One output of a fusion engine and how its logits become calibrated probabilities.
 
     ``kind`` ``softmax``: classes exclude one another. A mask is one character a stream in the manifest's order, ``1`` for
-    a stream that is present; a mask not listed uses ``temperature`` and the policy's own threshold.
+    a stream that is present; a mask not listed uses ``calibration`` and the policy's own threshold.
     """
 
     name: Name
     output: Name
     kind: Literal["softmax"] = "softmax"
     labels: tuple[str, ...] = Field(min_length=2)
-    temperature: Positive = 1.0
-    temperature_by_mask: dict[StreamMask, Positive] = Field(default_factory=dict)
+    calibration: Calibration = Calibration()
+    calibration_by_mask: dict[StreamMask, Calibration] = Field(default_factory=dict)
     thresholds_by_mask: dict[StreamMask, dict[str, Probability]] = Field(default_factory=dict)
 
-    def temperature_for(self, present: Sequence[bool]) -> float:
-        """The temperature of one availability mask (``present``: one flag a stream, in the manifest's order)."""
-        return self.temperature_by_mask.get(mask_key(present), self.temperature)
+    @model_validator(mode="after")
+    def _biases_fit(self) -> Self:
+        for where, calibration in {"calibration": self.calibration, **self.calibration_by_mask}.items():
+            if calibration.bias and len(calibration.bias) != len(self.labels):
+                counts = f"{len(calibration.bias)} numbers for {len(self.labels)} labels"
+                raise ValueError(f"head {self.name!r}, {where}: bias has {counts}; give one a label")
+        return self
+
+    def calibration_for(self, present: Sequence[bool]) -> Calibration:
+        """That of one availability mask (``present``: one flag a stream, in the manifest's order)."""
+        return self.calibration_by_mask.get(mask_key(present), self.calibration)
 
     def thresholds_for(self, present: Sequence[bool]) -> Mapping[str, float]:
         """Label to the probability from which it is called, for one availability mask; empty where none was fitted."""
         return self.thresholds_by_mask.get(mask_key(present), {})
 
     def probabilities(self, logits: NDArray[np.float32], present: Sequence[bool]) -> NDArray[np.float32]:
-        """Calibrated float32 probabilities ``[labels]`` from logits ``[labels]``.
-
-        Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017), computed in float64 so that
-        every host rounds alike.
-        """
-        scaled = logits.astype(np.float64) / self.temperature_for(present)
-        exponential = np.exp(scaled - scaled.max())
-        return np.asarray(exponential / exponential.sum(), dtype=np.float32)
+        """Calibrated float32 probabilities ``[labels]`` from logits ``[labels]``."""
+        return self.calibration_for(present).probabilities(logits).astype(np.float32)
 
 
 def mask_key(present: Sequence[bool]) -> str:

@@ -27,7 +27,7 @@ _LIMITS = {
 - How often an alarm is true follows the 2015 PhysioNet/CinC challenge; what tells true from false is this world's invention.""",
 }
 _ALWAYS = """- Text is read as ASCII templates in English; any other line carries no information.
-- Temperatures and thresholds are those of simulated runs; on other data calibration is unknown.
+- Calibration and thresholds are those of simulated runs; on other data calibration is unknown.
 """
 _HEADER = """# {title} engines: model card
 
@@ -97,7 +97,7 @@ def _files(folder: Path, manifests: Mapping[str, Manifest]) -> str:
 def _table(head: str, streams: tuple[str, ...], rows: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         f"## `{head}` on the validation runs (simulated)\n",
-        "Every tick of dense runs. ECE: expected calibration error, 15 bins, temperature fitted on the other half of the runs.\n",
+        "Every tick of dense runs. ECE: expected calibration error, 15 bins, calibration fitted on the other half of the runs.\n",
         "| streams present | balanced accuracy | accuracy | mean top probability | ECE |",
         "|---|---|---|---|---|",
     ]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from engines.manifest import EngineError, HeadSpec, Manifest, load_manifest
+from engines.manifest import EngineError, Manifest, load_manifest
 from engines.networks.layout import FusionLayout
 from engines.networks.variant import FusionNetwork
 from engines.networks.variants import VARIANTS
@@ -44,14 +43,6 @@ def load_shipped(folder: Path, layout: FusionLayout) -> tuple[FusionNetwork, Man
     network.train(False)
     _check_parity(network, folder, layout)
     return network, manifest
-
-
-def calibrated(logits: NDArray[np.float32], head: HeadSpec, present: tuple[bool, ...]) -> NDArray[np.float64]:
-    """Probabilities ``[n, classes]`` as the runtime makes them (`HeadSpec.probabilities`), for many ticks at once."""
-    scaled = logits.astype(np.float64) / head.temperature_for(present)
-    exponential = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = exponential / exponential.sum(axis=1, keepdims=True)
-    return result
 
 
 def _check_parity(network: FusionNetwork, folder: Path, layout: FusionLayout) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.manifest import EngineError, HeadSpec, load_manifest
+from engines.manifest import Calibration, EngineError, HeadSpec, load_manifest
 from engines.registry import WEIGHTS, manifest_paths
 
 SHIPPED = WEIGHTS / "driving"
@@ -91,11 +91,30 @@ def test_a_folder_without_manifests_is_refused(tmp_path: Path) -> None:
         manifest_paths(tmp_path)
 
 
-def test_a_masks_own_temperature_is_used_and_flattens() -> None:
-    head = HeadSpec(name="h", output="h_logits", labels=("a", "b"), temperature=1.0, temperature_by_mask={"10": 2.0})
+def test_a_masks_own_calibration_is_used_and_flattens() -> None:
+    part_alone = Calibration(temperature=2.0, bias=(0.5, -0.5), doubt=0.1)
+    head = HeadSpec(name="h", output="h_logits", labels=("a", "b"), calibration_by_mask={"10": part_alone})
     logits = np.array([2.0, 0.0], np.float32)
     whole = head.probabilities(logits, (True, True))
     part = head.probabilities(logits, (True, False))
     np.testing.assert_allclose(whole[0], 1 / (1 + np.exp(-2)), rtol=1e-6)
-    np.testing.assert_allclose(part[0], 1 / (1 + np.exp(-1)), rtol=1e-6)
+    np.testing.assert_allclose(part[0], 0.9 / (1 + np.exp(-2)) + 0.05, rtol=1e-6)
+    np.testing.assert_allclose(part.sum(), 1, rtol=1e-6)
     assert whole.dtype == np.float32
+
+
+def test_many_logits_are_calibrated_as_each_alone() -> None:
+    calibration = Calibration(temperature=0.7, bias=(0.1, 0.0, -0.3), doubt=0.2)
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    np.testing.assert_allclose(calibration.probabilities(logits), [calibration.probabilities(row) for row in logits])
+
+
+def test_a_bias_must_have_a_number_for_every_label() -> None:
+    with pytest.raises(ValueError, match=r"'h', 10: bias has 3 numbers for 2 labels"):
+        HeadSpec(name="h", output="o", labels=("a", "b"), calibration_by_mask={"10": Calibration(bias=(0.0, 0.0, 0.0))})
+
+
+@pytest.mark.parametrize("field", [{"temperature": 0.0}, {"doubt": 1.1}, {"bias": (float("nan"), 0.0)}])
+def test_a_calibration_out_of_bounds_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(field))):
+        Calibration(**field)

@@ -100,7 +100,7 @@ def test_a_little_training_ends_with_engines_that_load_and_leaves_nothing_behind
     fusion = load_manifest(outcome.folder / "fusion.json")
     assert {h.name: h.labels for h in fusion.heads} == dict(DRIVING.heads)
     assert fusion.memory_step_ns == DRIVING.memory_step_ns
-    assert set(fusion.heads[0].temperature_by_mask) == set(fusion.heads[0].thresholds_by_mask) and len(outcome.figures) == 3
+    assert set(fusion.heads[0].calibration_by_mask) == set(fusion.heads[0].thresholds_by_mask) and len(outcome.figures) == 3
     assert "2000" in fusion.training.train_seeds
 
 

@@ -148,7 +148,7 @@ def variants(bench: Bench, head: str) -> tuple[VariantFigures, ...]:
 
 
 def confidence(bench: Bench, head: str) -> ConfidenceFigures:
-    """Calibration, and what removing a stream does to it, over every tick: it is what temperatures are fitted on."""
+    """Calibration, and what removing a stream does to it, over every tick: it is what calibrations are fitted on."""
     by_mask = {mask: bench.masked(mask)[head] for mask in masks(bench.layout)}
     present = np.asarray(bench.sets[DENSE].state) == 0
     return confidence_figures(head, bench.layout.streams, by_mask, present, bench.drawn)

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import Manifest, mask_key
+from engines.manifest import Calibration, Manifest, mask_key
 from engines.networks.layout import FusionLayout
 from engines.networks.variant import FusionNetwork
-from engines.training.calibration import fitted_temperature, probabilities
+from engines.training.calibration import fitted_calibration
 from engines.training.evaluation.metrics import Prediction
 from engines.training.fusing import predict
-from engines.training.shipped import calibrated
 from engines.training.token_set import TokenSet
 
 Rows = NDArray[np.int64]
@@ -46,7 +45,7 @@ def flags(mask: str) -> tuple[bool, ...]:
 
 
 class Predictor:
-    """The shipped fusion with its manifest's temperatures."""
+    """The shipped fusion with its manifest's calibration."""
 
     def __init__(self, network: FusionNetwork, manifest: Manifest) -> None:
         self.network, self._manifest = network, manifest
@@ -64,29 +63,29 @@ class Predictor:
         logits = predict(self.network, tokens, present=present, delay_s=delay_s, frozen=frozen)
         rows = everything(tokens)
         return {
-            head: prediction(calibrated(found, self._manifest.head(head), present), tokens, head, rows)
+            head: prediction(self._manifest.head(head).calibration_for(present).probabilities(found), tokens, head, rows)
             for head, found in logits.items()
         }
 
 
 class Refitted:
-    """A rival, whose temperatures are fitted on the validation set as the shipped one's were."""
+    """A rival, calibrated on the validation set as the shipped one was, but without doubt: that needs no removal."""
 
     def __init__(self, network: FusionNetwork, validation: TokenSet) -> None:
         self.network, self._validation = network, validation
-        self._temperatures: dict[str, dict[str, float]] = {}
+        self._calibrations: dict[str, dict[str, Calibration]] = {}
 
     def predictions(self, tokens: TokenSet, mask: str) -> dict[str, Prediction]:
         """Every head at every tick, with only the streams of ``mask``."""
-        if mask not in self._temperatures:
+        if mask not in self._calibrations:
             logits = predict(self.network, self._validation, present=flags(mask))
-            self._temperatures[mask] = {
-                head: fitted_temperature(found.astype(np.float64), np.asarray(self._validation.labels[head]).astype(np.int64))
+            self._calibrations[mask] = {
+                head: fitted_calibration(found.astype(np.float64), np.asarray(self._validation.labels[head]).astype(np.int64))
                 for head, found in logits.items()
             }
         rows = everything(tokens)
         return {
-            head: prediction(probabilities(found.astype(np.float64) / self._temperatures[mask][head]), tokens, head, rows)
+            head: prediction(self._calibrations[mask][head].probabilities(found), tokens, head, rows)
             for head, found in predict(self.network, tokens, present=flags(mask)).items()
         }
 

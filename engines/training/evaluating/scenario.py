@@ -206,7 +206,7 @@ def _setting(world: World, bench: Bench, quick: bool, seed: int) -> Setting:
         notes=(
             "Single streams and pairs: the better of the shipped network without the others and one trained for them alone.",
             "ECE, reliability and what removals do are over every tick, all else of a head where its question is asked.",
-            "A rival's temperatures are fitted on the validation runs, as the shipped network's were.",
+            "A rival's temperature and bias are fitted on the validation runs, as the shipped network's were.",
         ),
     )
 

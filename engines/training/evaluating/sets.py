@@ -48,7 +48,7 @@ class EvaluationPlan:
     notes: Mapping[str, str] = field(
         default_factory=lambda: {
             TRAIN: "what shipped and compared networks were trained on",
-            VALIDATION: "temperatures and late fusion's choice",
+            VALIDATION: "calibration and late fusion's choice",
             WATCHED: "thresholds of alarms",
             DENSE: "test: one encounter after the other; AUROC, calibration, attribution",
             EVERYDAY: "test: continuous time at 5 Hz; false alarms an hour",

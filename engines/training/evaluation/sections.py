@@ -263,7 +263,7 @@ def _confidence(findings: Findings) -> Section | None:
     margin = findings.confidences[0].margin
     columns = ("head", "any rise", f"by > {margin:g}", *(f"without {s}" for s in findings.confidences[0].streams))
     caption = "Share of removals of one stream after which the top probability rises"
-    text = "Probabilities after the temperature of their availability mask. To take a stream away should not make surer."
+    text = "Probabilities as calibrated for their availability mask. To take a stream away should not make surer."
     table = Table(caption=caption, columns=columns, rows=rows)
     return Section(title="Honest confidence", text=text, pictures=tuple(pictures), tables=(table,))
 

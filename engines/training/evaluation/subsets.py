@@ -43,7 +43,7 @@ def subset_figures(
     """Figures by mask, the specialists' too where there is one of that mask (on the same ticks).
 
     ``everywhere``: the predictions on every tick, for the ECE. A set of streams that cannot tell when a head's question is asked
-    can be calibrated over all ticks only, which is also what its temperature is fitted on.
+    can be calibrated over all ticks only, which is also what its calibration is fitted on.
     """
     found = []
     for mask, prediction in by_mask.items():
