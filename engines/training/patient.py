@@ -13,7 +13,7 @@ PLAN = TrainingPlan(
         CacheJob(seeds=tuple(range(2000, 2300)), duration_s=120.0, tick_s=0.3, condition="dense" + MANY_ROOMS),
         CacheJob(seeds=tuple(range(2500, 2550)), duration_s=300.0, tick_s=0.3, condition="everyday" + MANY_ROOMS),
     ),
-    validation=(CacheJob(seeds=tuple(range(3000, 3040)), duration_s=120.0, tick_s=0.2, condition="dense"),),
+    validation=(CacheJob(seeds=tuple(range(3000, 3080)), duration_s=120.0, tick_s=0.2, condition="dense"),),
 )
 make_world = PatientWorld
 

@@ -41,7 +41,7 @@ class TrainingPlan:
         CacheJob(seeds=tuple(range(2000, 2400)), duration_s=60.0, tick_s=0.3, condition="dense"),
         CacheJob(seeds=tuple(range(2500, 2550)), duration_s=300.0, tick_s=0.3, condition="everyday"),
     )
-    validation: tuple[CacheJob, ...] = (CacheJob(seeds=tuple(range(3000, 3060)), duration_s=60.0, tick_s=0.2, condition="dense"),)
+    validation: tuple[CacheJob, ...] = (CacheJob(seeds=tuple(range(3000, 3100)), duration_s=60.0, tick_s=0.2, condition="dense"),)
     fusion_steps: int = 4000
 
     def __post_init__(self) -> None:
