@@ -89,6 +89,8 @@ class ScenarioDesign:
     heads: Mapping[str, tuple[str, ...]]
     memory_entries: int
     memory_step_ns: int
+    shared_width: int = 4
+    """Width of a stream's shared part, as in `FusionLayout`."""
 
     @property
     def token_counts(self) -> dict[str, int]:
@@ -105,4 +107,5 @@ class ScenarioDesign:
             heads=self.heads,
             memory_entries=self.memory_entries,
             memory_step_s=self.memory_step_ns / NS,
+            shared_width=self.shared_width,
         )

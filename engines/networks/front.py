@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engines.networks.blocks import TOKEN_CHANNELS
 from engines.networks.layout import FusionLayout
-from engines.networks.shared_private import PRIVATE, SHARED, SharedPrivate
+from engines.networks.shared_private import PRIVATE, SharedPrivate
 
 WIDTH = 64
 """Channels of a context token."""
@@ -25,7 +25,7 @@ class Fronted(NamedTuple):
     streams: list[Tensor]
     """Context tokens of each stream, ``[b, n_s + 1, width]``; the last is built from the stream's shared and private part."""
     shared: Tensor
-    """``[b, streams, 4]``, of length 1; void where the stream is missing."""
+    """``[b, streams, shared_width]``, of length 1; void where the stream is missing."""
     private: Tensor
     """``[b, streams, 32]``; void where the stream is missing."""
 
@@ -48,8 +48,9 @@ class Front(nn.Module):
         super().__init__()
         counts = layout.token_counts
         self.project = nn.ModuleList(nn.Linear(TOKEN_CHANNELS, width) for _ in counts)
-        self.parts = SharedPrivate(counts, width)
-        self.join = nn.Linear(SHARED + PRIVATE, width)
+        self.parts = SharedPrivate(counts, width, layout.shared_width)
+        self.join = nn.Linear(layout.shared_width + PRIVATE, width)
+        self.shared_scale = layout.shared_width**0.5
         self.missing = nn.ParameterList(nn.Parameter(torch.randn(2, (n + 1) * width) * 0.02) for n in counts)
         self.stream = nn.Parameter(torch.randn(len(counts), width) * 0.2)
         self.place = nn.ParameterList(nn.Parameter(torch.randn(n + 1, width) * 0.2) for n in counts)
@@ -60,7 +61,7 @@ class Front(nn.Module):
         """Make the context."""
         projected = [project(x) for project, x in zip(self.project, tokens, strict=True)]
         shared, private = self.parts(projected)
-        joined = self.join(torch.cat([shared * SHARED**0.5, private], dim=2))
+        joined = self.join(torch.cat([shared * self.shared_scale, private], dim=2))
         aged = self.age(age_features(age_s))
         streams = []
         for index, known in enumerate(projected):

@@ -25,6 +25,8 @@ class FusionLayout:
     """At most this many past fusion tokens are kept (K)."""
     memory_step_s: float
     """Entries lie at least this far apart in reference time."""
+    shared_width: int = 4
+    """Width of a stream's shared part: small, so that streams' distributions can be made alike in batches of a hundred ticks."""
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-SHARED = 4
-"""Width of the shared part: small, so that the streams' distributions can be made alike from batches of a hundred ticks."""
 PRIVATE = 32
 """Width of the private part."""
 
@@ -17,15 +15,15 @@ PRIVATE = 32
 class SharedPrivate(nn.Module):
     """A shared and a private embedding of each stream (Bousmalis et al., "Domain Separation Networks", 2016).
 
-    Reads each stream's projected tokens ``[b, n_s, width]``; gives ``shared [b, streams, 4]`` of length 1 and
+    Reads each stream's projected tokens ``[b, n_s, width]``; gives ``shared [b, streams, shared_width]`` of length 1 and
     ``private [b, streams, 32]`` of mean square about 1. Each is a function of its own stream alone. Which streams are there is
     not looked at: whoever reads the parts must leave out those of missing streams.
     """
 
-    def __init__(self, token_counts: Sequence[int], width: int) -> None:
+    def __init__(self, token_counts: Sequence[int], width: int, shared_width: int) -> None:
         super().__init__()
         self.weight = nn.ParameterList(nn.Parameter(torch.ones(n, width) / n) for n in token_counts)
-        self.shared = nn.ModuleList(nn.Linear(width, SHARED) for _ in token_counts)
+        self.shared = nn.ModuleList(nn.Linear(width, shared_width) for _ in token_counts)
         self.private = nn.ModuleList(nn.Linear(width, PRIVATE) for _ in token_counts)
 
     def forward(self, projected: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

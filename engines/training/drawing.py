@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.networks.layout import FusionLayout
-from engines.networks.shared_private import SHARED
 from engines.training.instants import ABSENT, FOREVER, QUIET, Disturbance, Ints, Ticks
 from engines.training.objective import FusingOptions, Target
 from engines.training.token_set import TokenSet
@@ -125,7 +124,7 @@ class Drawing:
     def _target(self, rng: np.random.Generator, rows: Ints) -> Target:
         run, far = self.ticks.run[rows], round(APART_S / self.ticks.tick_s)
         apart = (run[:, None] != run[None, :]) | (np.abs(rows[:, None] - rows[None, :]) >= far)
-        directions = rng.normal(size=(SHARED, DIRECTIONS))
+        directions = rng.normal(size=(self.layout.shared_width, DIRECTIONS))
         directions /= np.linalg.norm(directions, axis=0)
         weights: Mapping[str, NDArray[np.float32]] = {head: w[rows] for head, w in self.weights.items()}
         return Target(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.networks.layout import FusionLayout
-from engines.networks.shared_private import PRIVATE, SHARED
+from engines.networks.shared_private import PRIVATE
 from engines.networks.variant import FusionNetwork, Perceived
 from engines.training import losses
 from engines.training.instants import PRESENT
@@ -68,15 +68,15 @@ class Companions(nn.Module):
         streams = len(layout.streams)
         self.classes = [len(labels) for labels in layout.heads.values()]
         self.log_variances = nn.Parameter(torch.zeros(len(self.classes)))
-        self.alone = nn.Parameter(torch.randn(streams, SHARED + PRIVATE, sum(self.classes)) * 0.05)
+        self.alone = nn.Parameter(torch.randn(streams, layout.shared_width + PRIVATE, sum(self.classes)) * 0.05)
         self.discriminator = nn.Sequential(
-            nn.Linear(SHARED, 96), nn.LeakyReLU(0.2), nn.Linear(96, 96), nn.LeakyReLU(0.2), nn.Linear(96, streams)
+            nn.Linear(layout.shared_width, 96), nn.LeakyReLU(0.2), nn.Linear(96, 96), nn.LeakyReLU(0.2), nn.Linear(96, streams)
         )
         self.identity = nn.Linear(PRIVATE, streams)
 
     def unimodal_logits(self, shared: Tensor, private: Tensor) -> tuple[Tensor, ...]:
         """Each stream's guess of each head from its parts, ``[b, streams, classes]`` a head."""
-        parts = torch.cat([shared * SHARED**0.5, private], dim=2)
+        parts = torch.cat([shared * shared.shape[2] ** 0.5, private], dim=2)
         logits = torch.einsum("bsp,spc->bsc", parts, self.alone)
         return tuple(logits.split(self.classes, dim=2))
 
@@ -94,7 +94,7 @@ class Target:
     apart: Tensor
     """bool ``[b, b]``: ticks that are negatives of each other."""
     directions: Tensor
-    """``[4, 32]``, of length 1: along which the shared parts' distributions are compared in this batch."""
+    """``[shared_width, 32]``, of length 1: along which the shared parts' distributions are compared in this batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,10 +186,10 @@ def _parts(
         total = total + options.orthogonality * losses.overlap(shared, private, present)
     if options.adversary:
         strength = options.adversary * losses.reversal_strength(progress)
-        scores = companions.discriminator(losses.reversed_gradient(shared * SHARED**0.5, strength))
+        scores = companions.discriminator(losses.reversed_gradient(shared * shared.shape[2] ** 0.5, strength))
         total = total + losses.stream_loss(scores, present)
         total = total + options.adversary * options.matching * losses.distribution_gap(
-            shared * SHARED**0.5, present, target.directions
+            shared * shared.shape[2] ** 0.5, present, target.directions
         )
         # the private part is where a stream is told: the adversary's counterpart, so that it cannot be won by forgetting
         total = total + 0.05 * losses.stream_loss(companions.identity(private), present)

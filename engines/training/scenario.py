@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from engines.training.card import write_card
 from engines.training.encoding import BATCH, learn_encoders
 from engines.training.fusing import train_fusion
 from engines.training.moments import STREAMS, MomentSet, build_moments, open_moments
+from engines.training.objective import FusingOptions
 from engines.training.shipped import VARIANT, save_parameters
 from engines.training.splits import check_trainable
 from engines.training.token_set import TokenSet, load_token_set
@@ -43,6 +44,7 @@ class TrainingPlan:
     )
     validation: tuple[CacheJob, ...] = (CacheJob(seeds=tuple(range(3000, 3100)), duration_s=60.0, tick_s=0.2, condition="dense"),)
     fusion_steps: int = 4000
+    fusing: FusingOptions = field(default_factory=FusingOptions)
 
     def __post_init__(self) -> None:
         """Refuse what belongs to the test."""
@@ -87,6 +89,7 @@ def train_scenario(
             VARIANT,
             seed=seed,
             steps=plan.fusion_steps,
+            options=plan.fusing,
             on_step=lambda step, _: bars.update(fusing, completed=step),
             state_path=work / "fusion.state",
         )

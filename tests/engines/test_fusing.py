@@ -14,6 +14,8 @@ from engines.networks.layout import FusionLayout  # noqa: E402
 from engines.networks.variant import FusionNetwork  # noqa: E402
 from engines.training import fusing  # noqa: E402
 from engines.training.drawing import Drawing  # noqa: E402
+from engines.training.evaluating.rivals import rivals_of  # noqa: E402
+from engines.training.evaluating.sets import EvaluationPlan  # noqa: E402
 from engines.training.evaluation.metrics import auroc  # noqa: E402
 from engines.training.fusing import predict, train_fusion  # noqa: E402
 from engines.training.instants import ABSENT, FOREVER, PRESENT, Ticks, undisturbed  # noqa: E402
@@ -241,6 +243,21 @@ def test_a_delay_at_the_start_of_a_run_reads_nothing_of_the_run_before() -> None
     assert read.mask[:, 0].argmax(dim=1).tolist() == [ABSENT, ABSENT, PRESENT]
     assert np.array_equal(read.inputs[0][2].numpy(), TEST.tokens["camera"][TICKS].astype(np.float32))
     assert read.age_s[:, 0].tolist() == pytest.approx([0.22] * 3)
+
+
+def test_the_shared_part_is_as_wide_as_the_layout_says() -> None:
+    narrow = replace(LAYOUT, shared_width=3)
+    network = train_fusion(TRAIN, narrow, "low_rank", seed=0, steps=3, options=FusingOptions(batch=16))
+    widths = {layer.out_features for layer in network.front.parts.shared}  # type: ignore[union-attr]
+    assert widths == {3}
+
+
+def test_rivals_are_trained_as_the_shipped_network_but_for_what_their_name_says() -> None:
+    plan = EvaluationPlan(jobs={}, fusing=FusingOptions(alignment=2.0))
+    found = {rival.name: rival.options for rival in rivals_of(plan, LAYOUT)}
+    assert all(options.alignment == 2.0 for options in found.values())
+    assert found["ablation as shipped, another seed"] == plan.fusing
+    assert found["ablation no adversary"] == replace(plan.fusing, adversary=0.0)
 
 
 def _drawing(options: FusingOptions) -> Drawing:

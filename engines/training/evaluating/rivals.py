@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,32 +32,32 @@ class Rival:
     variant: str
     seed: int
     steps: int
-    options: FusingOptions = field(default_factory=FusingOptions)
+    options: FusingOptions
 
 
 def rivals_of(plan: EvaluationPlan, layout: FusionLayout) -> list[Rival]:
     """Everything that is compared: ``variant NAME SEED``, ``only MASK``, ``task HEAD``, ``late NAME``, ``ablation NAME``."""
-    long = plan.rival_steps
+    long, fusing = plan.rival_steps, plan.fusing
     found = [
-        Rival(name=f"variant {name} {seed}", variant=name, seed=seed, steps=plan.variant_steps)
+        Rival(name=f"variant {name} {seed}", variant=name, seed=seed, steps=plan.variant_steps, options=fusing)
         for seed in plan.variant_seeds
         for name in VARIANTS
     ]
     streams = len(layout.streams)
     masks = [format(i, f"0{streams}b") for i in range(1, 2**streams)]
     for mask in masks:
-        options = FusingOptions(present=tuple(bit == "1" for bit in mask), taken=0.0)
+        options = replace(fusing, present=tuple(bit == "1" for bit in mask), taken=0.0)
         found.append(Rival(name=f"only {mask}", variant=VARIANT, seed=SEED, steps=long, options=options))
     for head in layout.heads:
-        found.append(Rival(name=f"task {head}", variant=VARIANT, seed=SEED, steps=long, options=FusingOptions(tasks=(head,))))
+        found.append(Rival(name=f"task {head}", variant=VARIANT, seed=SEED, steps=long, options=replace(fusing, tasks=(head,))))
     for name in LATE:
-        found.append(Rival(name=f"late {name}", variant=name, seed=SEED, steps=long))
+        found.append(Rival(name=f"late {name}", variant=name, seed=SEED, steps=long, options=fusing))
     ablations = {
-        "as shipped, another seed": FusingOptions(),
-        "no adversary": FusingOptions(adversary=0.0),
-        "equal weights": FusingOptions(weighting="equal"),
-        "PCGrad": FusingOptions(weighting="pcgrad"),
-        "no distillation": FusingOptions(distillation=0.0),
+        "as shipped, another seed": fusing,
+        "no adversary": replace(fusing, adversary=0.0),
+        "equal weights": replace(fusing, weighting="equal"),
+        "PCGrad": replace(fusing, weighting="pcgrad"),
+        "no distillation": replace(fusing, distillation=0.0),
     }
     found += [
         Rival(name=f"ablation {name}", variant=VARIANT, seed=SEED, steps=long, options=options)

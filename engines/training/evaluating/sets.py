@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.training.caching import CacheJob, Corruption, cache_tokens
 from engines.training.evaluation.findings import Split
+from engines.training.objective import FusingOptions
 from engines.training.scenario import TrainingPlan
 from engines.training.token_set import TokenSet, load_token_set
 from engines.training.worlds import World
@@ -38,6 +39,8 @@ class EvaluationPlan:
     jobs: Mapping[str, tuple[CacheJob, ...]]
     rival_steps: int = 2000
     """Of models trained for comparison with the shipped one."""
+    fusing: FusingOptions = field(default_factory=FusingOptions)
+    """As the shipped network was trained; rivals differ from it in what their name says."""
     variant_steps: int = 800
     variant_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     particle_runs: int = 2400
@@ -85,10 +88,11 @@ def evaluation_plan(training: TrainingPlan, world: World, *, quick: bool, backgr
         corruption = Corruption(snr_db=BACKGROUND_SNR_DB, background=background)
         jobs["real background sound"] = (replace(harder, corruption=corruption),)
     if not quick:
-        return EvaluationPlan(jobs=jobs)
+        return EvaluationPlan(jobs=jobs, fusing=training.fusing)
     little = {name: tuple(_little(job) for job in several) for name, several in jobs.items()}
     return EvaluationPlan(
         jobs=little,
+        fusing=training.fusing,
         rival_steps=30,
         variant_steps=30,
         variant_seeds=(1, 2),
