@@ -23,6 +23,8 @@ NS_PER_S = 1_000_000_000
 
 Role = Literal["camera", "microphone", "telemetry", "text", "fusion"]
 DType = Literal["uint8", "int16", "float32"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""What a graph computes in, mostly. It is a property of the ONNX file, never a flag of a backend."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.]{0,63}$")]
 Dimension = Annotated[int, Field(ge=1, le=1 << 24)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -163,6 +165,11 @@ class Manifest(_Frozen):
     """A fusion with memory reads ``memory [entries, channels]``, ``memory_age_s`` and ``memory_mask [entries]`` and gives
     ``memory_token [channels]``; entries lie at least this far apart."""
     training: Training
+    precision: Precision = "fp32"
+    derived_from: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256 of the fp32 graph that this one was made from by `engines.precision`; empty: it is itself the trained one."""
+    calibrated_on: Annotated[str, Field(max_length=200)] = ""
+    """Where the windows came from on which an int8 graph's ranges were measured."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -1,36 +1,84 @@
-"""Which backends there are, and from a manifest's path to a runner on one of them."""
+"""Which backends there are, and from a manifest's path and an engine choice to a runner.
+
+An *engine choice* is written ``BACKEND`` or ``BACKEND-PRECISION``: ``ort``, ``ort-int8``, ``openvino``, ``tensorrt-fp16``.
+Without a precision a backend runs the graph as it was trained, fp32. A precision other than fp32 is another graph, made once by
+`engines.precision` and kept by `engines.cache`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from engines.backends.base import Runner
-from engines.backends.onnxruntime import OnnxRuntimeRunner
-from engines.manifest import EngineError, Manifest, load_engine_files
+from engines.backends.base import Availability, BackendUnavailable, Runner, RunnerOptions
+from engines.backends.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner
+from engines.backends.openvino import OpenVinoRunner
+from engines.manifest import EngineError, Manifest, Precision, load_engine_files
 
-BACKENDS: dict[str, Callable[[Manifest, bytes, int], Runner]] = {"onnxruntime": OnnxRuntimeRunner}
+BACKENDS: dict[str, Callable[[Manifest, bytes, RunnerOptions], Runner]] = {
+    "ort": OnnxRuntimeRunner,
+    "ort-cuda": OnnxRuntimeCudaRunner,
+    "openvino": OpenVinoRunner,
+}
+REFERENCE = "ort"
+"""The choice that all others are held to: ONNX Runtime on the CPU, the graph as trained."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The engines that ship with the package, one folder a scenario."""
 
 
-def open_engine(manifest_path: Path, backend: str = "onnxruntime", threads: int = 1) -> Runner:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """A backend and the precision of the graph that it runs."""
+
+    backend: str
+    precision: Precision = "fp32"
+
+    @property
+    def name(self) -> str:
+        """As it is written: ``ort-int8``; fp32 goes without saying."""
+        return self.backend if self.precision == "fp32" else f"{self.backend}-{self.precision}"
+
+
+def engine_choice(text: str) -> EngineChoice:
+    """From ``ort-int8`` to a choice. Raises EngineError that names what there is."""
+    backend, _, precision = text.rpartition("-")
+    if text in BACKENDS:
+        return EngineChoice(backend=text)
+    for known in PRECISIONS:
+        if precision == known and backend in BACKENDS:
+            return EngineChoice(backend=backend, precision=known)
+    raise EngineError(
+        f"engine {text!r}: choose a backend ({', '.join(BACKENDS)}), with -{', -'.join(PRECISIONS)} behind it for a precision"
+    )
+
+
+def open_engine(manifest_path: Path, backend: str = REFERENCE, threads: int = 1, cache: Path | None = None) -> Runner:
     """A runner for the engine at ``manifest_path``, hash checked, not yet activated.
 
-    ``threads`` is how many threads one inference may use. Raises EngineError: bad manifest or hash, unknown backend,
-    backend that cannot run here.
+    The graph is run as it is: give the manifest of a derived graph for another precision. ``threads`` is how many threads one
+    inference may use, ``cache`` a folder for what a backend compiles. Raises EngineError: bad manifest or hash, unknown backend;
+    BackendUnavailable: a backend that cannot run here.
     """
     if backend not in BACKENDS:
         raise EngineError(f"engines.backend: unknown backend {backend!r}; choose one of {', '.join(sorted(BACKENDS))}")
     if threads < 1:
         raise EngineError(f"engines.threads: {threads} is not a number of threads; use 1 or more")
     manifest, model = load_engine_files(manifest_path)
-    runner = BACKENDS[backend](manifest, model, threads)
+    runner = BACKENDS[backend](manifest, model, RunnerOptions(threads=threads, cache=cache))
     availability = runner.probe()
     if not availability.available:
-        raise EngineError(f"backend {backend}: {availability.reason}")
+        raise BackendUnavailable(f"backend {backend}: {availability.reason}")
     return runner
+
+
+def availabilities(manifest_path: Path) -> dict[str, Availability]:
+    """Backend to whether it can run here, and why not. ``manifest_path``: any engine; it is not run."""
+    manifest, model = load_engine_files(manifest_path)
+    return {name: make(manifest, model, RunnerOptions()).probe() for name, make in BACKENDS.items()}
 
 
 def manifest_paths(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,5 @@
 """What runs an engine: one module a backend, one runner protocol."""
 
-from engines.backends.base import Availability, Runner
+from engines.backends.base import Availability, BackendUnavailable, DeviceFault, Runner, RunnerOptions
 
-__all__ = ["Availability", "Runner"]
+__all__ = ["Availability", "BackendUnavailable", "DeviceFault", "Runner", "RunnerOptions"]

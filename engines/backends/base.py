@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,14 @@ from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where Te
 from engines.manifest import EngineError, Manifest, TensorSpec
 
 Array = NDArray[Any]
+
+
+class BackendUnavailable(EngineError):
+    """The backend cannot run here at all: its library, its driver or its device is missing. One line with the fix."""
+
+
+class DeviceFault(EngineError):
+    """The device failed in a call that was in order: out of memory, lost, or its context broken. The runner is of no more use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,16 @@ class Availability:
     def available(self) -> bool:
         """Whether the backend can be activated."""
         return not self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """How a runner runs; nothing here may change what it computes beyond the parity budget of its precision."""
+
+    threads: int = 1
+    """Threads that one inference may use, on a CPU."""
+    cache: Path | None = None
+    """Folder in which a backend keeps what takes long to make (plans, compiled blobs); None: nothing is kept."""
 
 
 class Runner(Protocol):
@@ -43,6 +62,13 @@ class Runner(Protocol):
         """Whether the backend can run here, and its versions. Needs no activation, never raises."""
         ...
 
+    def compile(self) -> None:
+        """Do what takes long and can be kept, into the options' cache, so that ``activate`` is quick. Twice is harmless.
+
+        ``activate`` does it itself where it was not done. Raises EngineError: an operator that the backend lacks, no room.
+        """
+        ...
+
     def activate(self) -> None:
         """Load the network and bind buffers. Raises EngineError: model broken, or not what its manifest says."""
         ...
@@ -52,7 +78,7 @@ class Runner(Protocol):
 
         ``inputs`` must hold exactly the manifest's names with their dtypes and shapes, finite values only; anything
         else raises EngineError and leaves the runner usable. The arrays returned are **valid until the next call**:
-        copy to keep.
+        copy to keep. Raises `DeviceFault` where the device itself fails.
         """
         ...
 
@@ -86,6 +112,28 @@ class InputCheck:
                 raise EngineError(f"{self._onnx}: input {name!r} has shape {list(array.shape)}; it must be {_text(spec)}")
             if spec.dtype == "float32" and not np.isfinite(array).all():
                 raise EngineError(f"{self._onnx}: input {name!r} holds NaN or infinity; mask what is invalid at its source")
+
+
+def match_tensors(manifest: Manifest, side: str, found: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> None:
+    """Hold a loaded graph's tensors (name to dtype and shape) to the manifest's ``inputs`` or ``outputs``, or EngineError."""
+    expected = manifest.inputs if side == "inputs" else manifest.outputs
+    if found.keys() != {t.name for t in expected}:
+        raise EngineError(
+            f"{manifest.onnx}: graph has {side} {sorted(found)}, its manifest {sorted(t.name for t in expected)}; retrain it"
+        )
+    for spec in expected:
+        dtype, shape = found[spec.name]
+        if dtype != spec.dtype or shape != spec.shape:
+            raise EngineError(
+                f"{manifest.onnx}: {side[:-1]} {spec.name!r} is {dtype} {list(shape)} in graph "
+                f"but {spec.dtype} {list(spec.shape)} in its manifest; retrain it"
+            )
+
+
+def reason(error: BaseException) -> str:
+    """A library's error in one bounded line."""
+    text = str(error).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:

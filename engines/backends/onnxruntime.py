@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the reference backend and the default."""
+"""ONNX Runtime: on the CPU the reference backend and the default, on an NVIDIA GPU through its CUDA provider."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
-from engines.backends.base import Array, Availability, InputCheck
-from engines.manifest import EngineError, Manifest, TensorSpec
+from engines.backends.base import (
+    Array,
+    Availability,
+    BackendUnavailable,
+    DeviceFault,
+    InputCheck,
+    RunnerOptions,
+    match_tensors,
+    reason,
+)
+from engines.manifest import EngineError, Manifest
 
-_DTYPES = {"uint8": "tensor(uint8)", "int16": "tensor(int16)", "float32": "tensor(float)"}
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(int16)": "int16", "tensor(float)": "float32"}
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_EXHAUSTED = ("out of memory", "Failed to allocate", "CUDA failure", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
 
 
 class OnnxRuntimeRunner:
@@ -20,10 +31,12 @@ class OnnxRuntimeRunner:
     Threads do not spin between calls: a runtime that sleeps on events must not burn the core that the next stage needs.
     """
 
-    def __init__(self, manifest: Manifest, model: bytes, threads: int = 1) -> None:
+    provider = CPU
+
+    def __init__(self, manifest: Manifest, model: bytes, options: RunnerOptions | None = None) -> None:
         self._manifest = manifest
         self._model = model
-        self._threads = threads
+        self._options = options or RunnerOptions()
         self._check = InputCheck(manifest)
         self._session: Any = None
         self._output_names = [t.name for t in manifest.outputs]
@@ -37,31 +50,38 @@ class OnnxRuntimeRunner:
         return self._manifest
 
     def probe(self) -> Availability:
-        """Whether ONNX Runtime imports here."""
+        """Whether ONNX Runtime imports here and was built with the provider."""
         try:
             import onnxruntime  # type: ignore[import-untyped, unused-ignore]
         except ImportError as error:
             return Availability(reason=f"{error}; pip install onnxruntime")
-        return Availability(versions={"onnxruntime": onnxruntime.__version__})
+        versions = {"onnxruntime": str(onnxruntime.__version__)}
+        built_with = onnxruntime.get_available_providers()
+        if self.provider not in built_with:
+            missing = f"this onnxruntime has no {self.provider} (only {', '.join(built_with)}); pip install onnxruntime-gpu"
+            return Availability(reason=missing, versions=versions)
+        return Availability(versions=versions)
+
+    def compile(self) -> None:
+        """Nothing: a session is made in tens of milliseconds, and what it optimises belongs to this very processor."""
 
     def activate(self) -> None:
         """Build the session and hold it to the manifest."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(self._model, self._session_options(onnxruntime), providers=self._providers())
         except _runtime_errors() as error:
-            raise EngineError(
-                f"{self._manifest.onnx}: ONNX Runtime refuses it ({_reason(error)}); restore or retrain it"
-            ) from None
-        self._match(session.get_inputs(), self._manifest.inputs, "input")
-        self._match(session.get_outputs(), self._manifest.outputs, "output")
+            raise self._refused(error) from None
+        active = session.get_providers()
+        if active[0] != self.provider:
+            # a provider that was built in may still fail to load its libraries; the session then falls back and says nothing
+            raise BackendUnavailable(
+                f"{self._manifest.onnx}: asked for {self.provider}, the session got {', '.join(active)}; "
+                "install the CUDA and cuDNN libraries that this onnxruntime-gpu wants"
+            )
+        match_tensors(self._manifest, "inputs", _described(session.get_inputs()))
+        match_tensors(self._manifest, "outputs", _described(session.get_outputs()))
         self._session = session
         if all(t.is_fixed for t in (*self._manifest.inputs, *self._manifest.outputs)):
             self._bind(onnxruntime)
@@ -78,7 +98,7 @@ class OnnxRuntimeRunner:
                 buffer[...] = inputs[name]
             self._session.run_with_iobinding(self._binding)
         except _runtime_errors() as error:
-            raise EngineError(f"{self._manifest.onnx}: inference failed ({_reason(error)}); restore or retrain it") from None
+            raise self._failed(error) from None
         return dict(self._bound_outputs)
 
     def deactivate(self) -> None:
@@ -92,6 +112,18 @@ class OnnxRuntimeRunner:
 
     def __exit__(self, *exc: object) -> None:
         self.deactivate()
+
+    def _session_options(self, onnxruntime: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._options.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _providers(self) -> list[Any]:
+        return [CPU]
 
     def _bind(self, onnxruntime: Any) -> None:
         # Copying a window into a bound buffer and running costs 5-10 us less a call than handing arrays to run(), and
@@ -108,20 +140,43 @@ class OnnxRuntimeRunner:
                 self._bound_outputs[spec.name] = buffer
         self._binding = binding
 
-    def _match(self, found: Any, expected: tuple[TensorSpec, ...], side: str) -> None:
-        graph = {t.name: t for t in found}
-        if graph.keys() != {t.name for t in expected}:
-            raise EngineError(
-                f"{self._manifest.onnx}: graph has {side}s {sorted(graph)}, "
-                f"its manifest {sorted(t.name for t in expected)}; retrain it"
+    def _refused(self, error: Exception) -> EngineError:
+        line = reason(error)
+        if _is_exhaustion(line):
+            return DeviceFault(
+                f"{self._manifest.onnx}: the device has no room for it ({line}); free memory on it, or serve it on the CPU"
             )
-        for spec in expected:
-            shape = tuple(d if isinstance(d, int) else None for d in graph[spec.name].shape)
-            if graph[spec.name].type != _DTYPES[spec.dtype] or shape != spec.shape:
-                raise EngineError(
-                    f"{self._manifest.onnx}: {side} {spec.name!r} is {graph[spec.name].type} {list(shape)} in graph "
-                    f"but {spec.dtype} {list(spec.shape)} in its manifest; retrain it"
-                )
+        if "NOT_IMPLEMENTED" in line or "is not a registered function/op" in line or "Could not find an implementation" in line:
+            return EngineError(
+                f"{self._manifest.onnx}: ONNX Runtime lacks an operator ({line}); update onnxruntime, or export again"
+            )
+        return EngineError(f"{self._manifest.onnx}: ONNX Runtime refuses it ({line}); restore or retrain it")
+
+    def _failed(self, error: Exception) -> EngineError:
+        line = reason(error)
+        if _is_exhaustion(line):
+            return DeviceFault(f"{self._manifest.onnx}: the device failed ({line}); free memory on it, or serve it on the CPU")
+        return EngineError(f"{self._manifest.onnx}: inference failed ({line}); restore or retrain it")
+
+
+class OnnxRuntimeCudaRunner(OnnxRuntimeRunner):
+    """The same on the CUDA provider: inputs and outputs stay in host memory, ONNX Runtime copies.
+
+    TF32 is off, or fp32 would not be fp32.
+    """
+
+    provider = CUDA
+
+    def _providers(self) -> list[Any]:
+        return [(CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), CPU]
+
+
+def _described(tensors: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    return {t.name: (_DTYPES.get(t.type, t.type), tuple(d if isinstance(d, int) else None for d in t.shape)) for t in tensors}
+
+
+def _is_exhaustion(line: str) -> bool:
+    return any(sign in line for sign in _EXHAUSTED)
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -130,7 +185,3 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
     found = (getattr(state, name) for name in dir(state))
     return tuple(e for e in found if isinstance(e, type) and issubclass(e, Exception))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

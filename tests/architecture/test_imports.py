@@ -28,6 +28,7 @@ LONGER = {"pipeline/links/shared_memory.py": 480}
 OPTIONAL = (
     "ray", "torch", "av", "cv2", "iceoryx2", "sounddevice", "panda3d", "direct", "mcap", "mcap_protobuf",
     "foxglove_schemas_protobuf", "onnx", "onnxruntime", "wfdb", "neurokit2", "sklearn", "matplotlib",
+    "openvino", "tensorrt", "pycuda", "cuda",
 )  # fmt: skip
 """What `import pipeline` must work without."""
 
@@ -42,6 +43,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "torch": ("engines/networks/", "engines/training/", "engines/export.py", "engines/backends/torch.py"),
     "onnx": ("engines/export.py", "engines/training/"),
     "onnxruntime": ("engines/backends/", "engines/export.py", "engines/training/", *DOCTOR),
+    "openvino": ("engines/backends/openvino.py",),
+    "tensorrt": ("engines/backends/tensorrt/",),
+    "pycuda": ("engines/backends/tensorrt/",),
+    "cuda": ("engines/backends/tensorrt/",),
     "av": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", *DOCTOR),
     "cv2": ("pipeline/formats/", "pipeline/sources/", "pipeline/scenarios/", "engines/training/", *DOCTOR),
     "sounddevice": ("pipeline/sources/", *DOCTOR),
