@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from actors.plan import RunPlan, encode_stage, encoder_engine
+from actors.engines import encoder_engine
+from actors.plan import RunPlan, encode_stage
 from actors.stage import StageActor, Start, as_actor
 from actors.wiring import RunIdentity, encoder_stages
 from pipeline.messages import AudioBlock, Frame, Progress, TelemetryBlock, TextLine

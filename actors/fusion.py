@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from actors.plan import CalibratedFusion, RunPlan, contract_of, fuse_stage, fusion_engine
+from actors.engines import CalibratedFusion, fusion_engine
+from actors.plan import RunPlan, contract_of, fuse_stage
 from actors.stage import StageActor, Start, as_actor, sleep_ns
 from actors.wiring import RunIdentity
 from pipeline.messages import Announcement, Message, Progress

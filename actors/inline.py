@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from actors.engines import Opening, encoder_engine, fusion_engine, reference_engine
 from actors.host import settle_process, sharpen_timers
 from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
-from actors.plan import RunPlan, contract_of, encode_stage, encoder_engine, fuse_stage, fusion_engine
+from actors.plan import RunPlan, contract_of, encode_stage, fuse_stage
 from actors.recording import open_log
 from pipeline.clock import Clock, SystemClock
 from pipeline.credit import CreditGate
@@ -31,7 +32,7 @@ ANNOUNCEMENTS, SAMPLES = 4096, 256
 
 
 class InlineRun:
-    """One run. ``stop`` ends it in order; ``run`` returns its summary."""
+    """One run. ``stop`` ends it in order; ``run`` returns its summary. ``opening``: where its engines come from."""
 
     def __init__(
         self,
@@ -40,9 +41,11 @@ class InlineRun:
         on_decisions: Callable[[list[Decision]], None] | None = None,
         on_start: Callable[[int, dict[str, StreamInfo]], None] | None = None,
         clock: Clock | None = None,
+        opening: Opening = reference_engine,
     ) -> None:
         self._plan, self._clock = plan, clock or SystemClock()
         self._on_decisions, self._on_start = on_decisions, on_start
+        self._opening = opening
         self._stop = threading.Event()
         self._lanes: dict[str, Lane] = {}
         self._gates: dict[str, CreditGate] = {}
@@ -66,8 +69,8 @@ class InlineRun:
             for stream in plan.sources:
                 self._lanes[stream] = stack.enter_context(open_lane(plan, stream, clock))
             infos = {stream: lane.info for stream, lane in self._lanes.items()}
-            engines = {s: stack.enter_context(encoder_engine(plan, s)) for s in infos} if plan.decides else {}
-            fusion = stack.enter_context(fusion_engine(plan)) if plan.decides else None
+            engines = {s: stack.enter_context(encoder_engine(plan, s, self._opening)) for s in infos} if plan.decides else {}
+            fusion = stack.enter_context(fusion_engine(plan, self._opening)) if plan.decides else None
             sinks = [stack.enter_context(open_sink(uri)) for uri in plan.sinks]
             first_ns = self._lanes[next(iter(self._lanes))].log
             origin_ns = first_ns.origin_ns if first_ns is not None else clock.now_ns() + ORIGIN_DELAY_NS

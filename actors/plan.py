@@ -1,21 +1,13 @@
-"""A run, as plain data that travels to every actor, and how each stage is built from it.
-
-This is where `pipeline` and `engines` meet: manifests become windows, runners become what stages call.
-"""
+"""A run, as plain data that travels to every actor, and how each stage is built from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engines.manifest import EngineError, Manifest, load_manifest
-from engines.registry import WEIGHTS, manifest_paths, open_engine
+from engines.manifest import Manifest, load_manifest
+from engines.registry import WEIGHTS, manifest_paths
 from pipeline.admission import AdmissionMachine
 from pipeline.clock import Clock
 from pipeline.config import ConfigError, Scenario
@@ -25,9 +17,8 @@ from pipeline.policy.hysteresis import HysteresisPolicy
 from pipeline.sources.base import SourceSpec, StreamInfo
 from pipeline.stages.decide import DecideStage, Identity
 from pipeline.stages.encode import EncodeStage
-from pipeline.stages.fuse import Fused, FuseStage
+from pipeline.stages.fuse import FuseStage, FusionNetwork
 from pipeline.stages.infer import Infer
-from pipeline.stages.memory import MemorySpec
 from pipeline.windows import WindowSpec
 
 TELEMETRY_SLACK_NS = 12_000_000
@@ -82,7 +73,7 @@ def load_manifests(scenario: Scenario, folder: Path) -> dict[str, tuple[Path, Ma
     where = engines_folder(scenario, folder)
     paths = manifest_paths(where)
     manifests: dict[str, tuple[Path, Manifest]] = {}
-    for role in (*(_role(s) for s in scenario.streams), "fusion"):
+    for role in (*(role_of(s) for s in scenario.streams), "fusion"):
         if role not in paths:
             raise ConfigError(f"{where}: no engine for {role!r} ({role}.json); restore it or run chiasm train {scenario.name}")
         manifests[role] = (paths[role], load_manifest(paths[role]))
@@ -104,7 +95,7 @@ def _check_agreement(scenario: Scenario, where: Path, fusion: Manifest) -> None:
             )
 
 
-def _role(stream: str) -> str:
+def role_of(stream: str) -> str:
     """``camera.left`` is served by the engine for ``camera``."""
     return stream.partition(".")[0]
 
@@ -143,7 +134,7 @@ def contract_of(plan: RunPlan, infos: Mapping[str, StreamInfo], origin_ns: int) 
     streams = tuple(
         StreamContract(
             stream=name,
-            window=window_spec(manifests[_role(name)][1]),
+            window=window_spec(manifests[role_of(name)][1]),
             max_age_ns=s.max_age_ms * 1_000_000,
             wait_ns=s.wait_ms * 1_000_000,
             liveness_ns=s.liveness_ns,
@@ -167,63 +158,6 @@ def contract_of(plan: RunPlan, infos: Mapping[str, StreamInfo], origin_ns: int) 
         raise ConfigError(f"scenario {scenario.name!r}: {error}") from error
 
 
-class CalibratedFusion:
-    """A fusion engine whose logits come out as calibrated probabilities."""
-
-    def __init__(self, runner: Infer, manifest: Manifest) -> None:
-        self._runner, self._manifest = runner, manifest
-        self.streams: tuple[str, ...] = manifest.streams
-        shapes = {t.name: t.shape for t in manifest.inputs}
-        self.token_shapes: Mapping[str, tuple[int, int]] = {}
-        for stream in manifest.streams:
-            tokens, channels = shapes[f"{stream}_tokens"]
-            if tokens is None or channels is None:
-                raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
-            self.token_shapes = {**self.token_shapes, stream: (tokens, channels)}
-        entries, channels = shapes.get("memory", (0, 0))
-        self.memory: MemorySpec | None = None
-        if entries and channels:
-            self.memory = MemorySpec(entries=entries, step_ns=manifest.memory_step_ns, channels=channels)
-
-    def fuse(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> Fused:
-        """See `pipeline.stages.fuse.FusionNetwork`."""
-        outputs = self._runner.infer(inputs)
-        probabilities = {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
-        thresholds = {h.name: h.thresholds_for(present) for h in self._manifest.heads}
-        return Fused(probabilities=probabilities, thresholds=thresholds, token=outputs.get("memory_token"))
-
-
-@contextmanager
-def encoder_engine(plan: RunPlan, stream: str) -> Iterator[tuple[WindowSpec, Infer]]:
-    """The activated and warmed encoder of a stream."""
-    path, manifest = load_manifests(plan.scenario, plan.folder)[_role(stream)]
-    with ExitStack() as stack:
-        runner = stack.enter_context(open_engine(path, threads=plan.scenario.runtime.threads))
-        _warm_up(runner, manifest)
-        yield window_spec(manifest), runner
-
-
-@contextmanager
-def fusion_engine(plan: RunPlan) -> Iterator[tuple[CalibratedFusion, Identity]]:
-    """The activated and warmed fusion network, with what its decisions say they rest on."""
-    manifests = load_manifests(plan.scenario, plan.folder)
-    path, manifest = manifests["fusion"]
-    with ExitStack() as stack:
-        runner = stack.enter_context(open_engine(path, threads=plan.scenario.runtime.threads))
-        _warm_up(runner, manifest)
-        engines = {role: m.sha256 for role, (_, m) in manifests.items()}
-        yield CalibratedFusion(runner, manifest), Identity(engines=engines, config_sha256=plan.scenario.sha256)
-
-
-def _warm_up(runner: Infer, manifest: Manifest, dynamic: int = 192) -> None:
-    """First calls allocate: make them before the run begins."""
-    zeros = {t.name: np.zeros([dynamic if d is None else d for d in t.shape], dtype=t.dtype) for t in manifest.inputs}
-    if "frame_hwc" in zeros:
-        zeros["frame_hwc"] = np.zeros((dynamic, 2 * dynamic, 3), dtype=np.uint8)
-    for _ in range(3):
-        runner.infer(zeros)
-
-
 def encode_stage(
     engine: tuple[WindowSpec, Infer],
     clock: Clock,
@@ -238,7 +172,7 @@ def encode_stage(
 
 def fuse_stage(
     plan: RunPlan,
-    engine: tuple[CalibratedFusion, Identity],
+    engine: tuple[FusionNetwork, Identity],
     contract: Contract,
     clock: Clock,
     publish: Callable[[Decision], None],

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from engines.manifest import Manifest
 from pipeline.config import SCENARIOS, Scenario, load_scenario, scenario_folder
 from pipeline.logs.reader import LogReader
 from pipeline.logs.writer import LogWriter
@@ -50,3 +55,32 @@ def cut_log(source: Path, target: Path, seconds: float, streams: tuple[str, ...]
 def short_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six seconds of the shipped simulated drive."""
     return cut_log(DEMO_LOG, tmp_path_factory.mktemp("logs") / "short.mcap", 6.0)
+
+
+Window = dict[str, NDArray[Any]]
+
+
+def _made_window(manifest: Manifest, rng: np.random.Generator) -> Window:
+    window: Window = {}
+    for spec in manifest.inputs:
+        shape = [d or size for d, size in zip(spec.shape, (96, 160, 3), strict=False)] if None in spec.shape else spec.shape
+        if spec.dtype == "float32":
+            window[spec.name] = rng.random([d or 0 for d in shape]).astype(np.float32)
+        else:
+            limit = np.iinfo(spec.dtype)
+            low, high = (limit.min, limit.max) if spec.dtype == "uint8" else (-6000, 6000)
+            window[spec.name] = rng.integers(low, high, [d or 0 for d in shape], dtype=spec.dtype)
+    if manifest.role == "fusion":
+        window["mask"] = np.eye(3, dtype=np.float32)[rng.choice(3, len(manifest.streams), p=(0.8, 0.1, 0.1))]
+    return window
+
+
+@pytest.fixture(scope="session")
+def windows_of() -> Callable[[Manifest, int, int], list[Window]]:
+    """Random inputs of a manifest's shapes: ``windows_of(manifest, count, seed)``. They are noise, no recording."""
+
+    def make(manifest: Manifest, count: int, seed: int) -> list[Window]:
+        rng = np.random.default_rng(seed)
+        return [_made_window(manifest, rng) for _ in range(count)]
+
+    return make

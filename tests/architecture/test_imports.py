@@ -32,7 +32,7 @@ OPTIONAL = (
 )  # fmt: skip
 """What `import pipeline` must work without."""
 
-WITHOUT_RAY = ("inline", "lane", "plan", "recording", "wiring")
+WITHOUT_RAY = ("engines", "inline", "lane", "plan", "recording", "sampling", "wiring")
 """Modules of `actors` that serve a run without Ray."""
 
 DOCTOR = ("pipeline/cli/doctor.py", "pipeline/cli/checks.py")
@@ -41,8 +41,15 @@ DOCTOR = ("pipeline/cli/doctor.py", "pipeline/cli/checks.py")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "ray": ("actors/", "pipeline/cli/run.py", "pipeline/cli/replay.py", "pipeline/cli/playing.py", *DOCTOR),
     "torch": ("engines/networks/", "engines/training/", "engines/export.py", "engines/backends/torch.py"),
-    "onnx": ("engines/export.py", "engines/training/"),
-    "onnxruntime": ("engines/backends/", "engines/export.py", "engines/training/", *DOCTOR),
+    "onnx": ("engines/export.py", "engines/precision.py", "engines/training/"),
+    "onnxruntime": (
+        "engines/backends/",
+        "engines/cache.py",
+        "engines/export.py",
+        "engines/precision.py",
+        "engines/training/",
+        *DOCTOR,
+    ),
     "openvino": ("engines/backends/openvino.py",),
     "tensorrt": ("engines/backends/tensorrt/",),
     "pycuda": ("engines/backends/tensorrt/",),

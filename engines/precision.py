@@ -1,0 +1,198 @@
+"""From a trained fp32 graph to the same network in fp16, bf16 or int8: precision is a property of the ONNX file.
+
+Needs the extra ``precision`` (onnx; the transformations are ONNX Runtime's own). Whoever runs the result needs neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engines.manifest import EngineError, Precision
+
+Window = Mapping[str, NDArray[Any]]
+"""One call's inputs by name."""
+RECIPE = 1
+"""Raised whenever the same arguments give another graph."""
+MIN_WINDOWS = 8
+"""Fewer cannot show what range an activation has."""
+QUANTISED = ["Conv", "Gemm", "MatMul"]
+WIDE_RANGE = ("Log", "Clip", "Resize")
+"""What reads more orders of magnitude than 8 or 16 bits hold (spectra, ages, raw units, a frame's size in pixels): it, and all
+before it, stays as it is."""
+
+
+def derived_model(
+    model: bytes, precision: Precision, calibration: Sequence[Window] | None = None, *, symmetric: bool = False
+) -> bytes:
+    """The graph in another precision, with the same inputs and outputs (fp32 where they were).
+
+    ``int8``: networks with layer normalisation (transformers) get weights in int8 and activations quantised as they come; all
+    others Q/DQ pairs with ranges measured on ``calibration``, windows that the engine really read. ``symmetric``: zero points are
+    all 0 and everything is static, as TensorRT wants it; slower on a CPU.
+
+    Raises EngineError: a library is missing, too few windows, a graph that cannot be transformed.
+    """
+    if precision == "fp32":
+        return model
+    try:
+        import onnx
+        import onnxruntime.quantization
+        import onnxruntime.transformers.float16  # noqa: F401
+    except ImportError as error:
+        raise EngineError(f"precision {precision}: {error}; pip install 'chiasm[precision]'") from None
+    graph = _named(onnx.load_from_string(model))
+    try:
+        if precision == "int8":
+            return _int8(graph, calibration or (), symmetric)
+        half = _half(graph)
+        return half if precision == "fp16" else _bf16(half)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"precision {precision}: this graph cannot be transformed ({str(error)[:160]}); run it as it is"
+        ) from error
+
+
+def _named(graph: Any) -> Any:
+    """Every node under its own name, which is how the transformations are told what to leave alone."""
+    for place, node in enumerate(graph.graph.node):
+        node.name = f"{node.op_type}_{place}"
+    return graph
+
+
+def _wide_range(graph: Any) -> list[str]:
+    """Names of the nodes in `WIDE_RANGE` and of all that they are computed from, if what they give is floating point."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    floats = {v.name for v in (*inferred.value_info, *inferred.output) if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    maker = {output: node for node in graph.graph.node for output in node.output}
+    found: dict[str, bool] = {}
+    waiting = [node for node in graph.graph.node if node.op_type in WIDE_RANGE]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in found:
+            found[node.name] = any(name in floats for name in node.output)
+            waiting += [maker[name] for name in node.input if name in maker]
+    return [name for name, is_float in found.items() if is_float]
+
+
+def _half(graph: Any) -> bytes:
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    # around what it is told to leave, the converter casts integers too: our resizing reads and gives uint8 and must not be named
+    blocked = [operator for operator in DEFAULT_OP_BLOCK_LIST if operator != "Resize"]
+    with _quietly():
+        half = convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked, node_block_list=_wide_range(graph))
+    _drop_round_trips(half.graph)
+    content: bytes = half.SerializeToString()
+    return content
+
+
+def _drop_round_trips(graph: Any) -> None:
+    """Between two nodes that stay fp32 the converter goes through fp16, which is what they were to be spared."""
+    from onnx import TensorProto
+
+    casts = [(node, node.attribute[0].i) for node in graph.node if node.op_type == "Cast"]
+    narrowed = {node.output[0]: node.input[0] for node, to in casts if to == TensorProto.FLOAT16}
+    widened = {
+        node.output[0]: narrowed[node.input[0]] for node, to in casts if to == TensorProto.FLOAT and node.input[0] in narrowed
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = widened.get(name, name)
+    for _ in range(2):  # the widening casts first, then the narrowing ones that only they read
+        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] not in used]:
+            graph.node.remove(node)
+
+
+def _bf16(half: bytes) -> bytes:
+    """The fp16 graph with bf16 in every place of fp16: eight bits of mantissa, the exponents of fp32."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = onnx.load_from_string(half)
+    for place, tensor in enumerate(graph.graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype("float32")
+            narrowed = helper.make_tensor(tensor.name, TensorProto.BFLOAT16, values.shape, values.flatten())
+            graph.graph.initializer[place].CopyFrom(narrowed)
+    for node in graph.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.BFLOAT16
+    for value in graph.graph.value_info:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    content: bytes = graph.SerializeToString()
+    return content
+
+
+def _int8(graph: Any, calibration: Sequence[Window], symmetric: bool) -> bytes:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    kept = _wide_range(graph)
+    is_transformer = any(node.op_type == "LayerNormalization" for node in graph.graph.node)
+    if len(calibration) < MIN_WINDOWS and (symmetric or not is_transformer):
+        raise EngineError(
+            f"precision int8: {len(calibration)} windows to calibrate on, {MIN_WINDOWS} are needed; give a longer log (--log)"
+        )
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        if is_transformer and not symmetric:
+            quantize_dynamic(
+                graph, quantised, op_types_to_quantize=QUANTISED[1:], per_channel=True, nodes_to_exclude=kept,
+                weight_type=QuantType.QInt8,
+            )  # fmt: skip
+        else:
+            quant_pre_process(graph, prepared, skip_symbolic_shape=True, skip_optimization=True)
+            quantize_static(
+                prepared,
+                quantised,
+                _reader(calibration),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=QUANTISED,
+                per_channel=True,
+                # unsigned activations and signed weights are what AVX512-VNNI multiplies
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=kept,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            )
+        return quantised.read_bytes()
+
+
+def _reader(windows: Sequence[Window]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The windows, one after the other."""
+
+        def __init__(self) -> None:
+            self._waiting: Iterator[Window] = iter(windows)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            """The next one, None at the end."""
+            window = next(self._waiting, None)
+            return None if window is None else dict(window)
+
+    return Reader()
+
+
+class _quietly:
+    """ONNX Runtime's tools advise through the root logger; what they say is of no use to whoever waits for an engine."""
+
+    def __enter__(self) -> None:
+        self._level = logging.root.level
+        logging.root.setLevel(logging.ERROR)
+
+    def __exit__(self, *exc: object) -> None:
+        logging.root.setLevel(self._level)
