@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.plan import RunPlan, load_manifests, role_of, window_spec
+from engines.backends.base import Runner
 from engines.manifest import EngineError, Manifest
 from engines.registry import open_engine
 from pipeline.stages.decide import Identity
@@ -21,23 +22,45 @@ from pipeline.stages.infer import Infer
 from pipeline.stages.memory import MemorySpec
 from pipeline.windows import WindowSpec
 
-Opening = Callable[[RunPlan, str], AbstractContextManager[Infer]]
+
+class ServedEngine(Infer, Protocol):
+    """What an `Opening` gives."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know of how it served, in the order in which it happened."""
+        ...
+
+
+Opening = Callable[[RunPlan, str], AbstractContextManager[ServedEngine]]
 """How the engine of a role is opened for a run."""
 DYNAMIC = 192
 """A dimension that a manifest leaves open, while an engine is warmed up."""
 
 
+class SteadyEngine:
+    """One runner that serves all the run. Implements `ServedEngine`."""
+
+    def __init__(self, runner: Runner, engine: str = "") -> None:
+        self._runner, self.engine = runner, engine
+        self.notices: list[str] = []
+
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See `pipeline.stages.infer.Infer`."""
+        return self._runner.infer(inputs)
+
+
 @contextmanager
-def reference_engine(plan: RunPlan, role: str) -> Iterator[Infer]:
+def reference_engine(plan: RunPlan, role: str) -> Iterator[ServedEngine]:
     """The activated and warmed engine of a role, on the reference backend."""
     path, manifest = load_manifests(plan.scenario, plan.folder)[role]
     with open_engine(path, threads=plan.scenario.runtime.threads) as runner:
         warm_up(runner, manifest)
-        yield runner
+        yield SteadyEngine(runner)
 
 
 @contextmanager
-def encoder_engine(plan: RunPlan, stream: str, opening: Opening = reference_engine) -> Iterator[tuple[WindowSpec, Infer]]:
+def encoder_engine(plan: RunPlan, stream: str, opening: Opening = reference_engine) -> Iterator[tuple[WindowSpec, ServedEngine]]:
     """The activated and warmed encoder of a stream, and the windows that it reads."""
     role = role_of(stream)
     manifest = load_manifests(plan.scenario, plan.folder)[role][1]
@@ -55,7 +78,7 @@ def fusion_engine(plan: RunPlan, opening: Opening = reference_engine) -> Iterato
         yield CalibratedFusion(runner, manifests["fusion"][1]), identity
 
 
-def warm_up(runner: Infer, manifest: Manifest) -> None:
+def warm_up(runner: Runner, manifest: Manifest) -> None:
     """First calls allocate: make them before the run begins."""
     zeros = {t.name: np.zeros([DYNAMIC if d is None else d for d in t.shape], dtype=t.dtype) for t in manifest.inputs}
     if "frame_hwc" in zeros:
@@ -67,7 +90,7 @@ def warm_up(runner: Infer, manifest: Manifest) -> None:
 class CalibratedFusion:
     """A fusion engine whose logits come out as calibrated probabilities."""
 
-    def __init__(self, runner: Infer, manifest: Manifest) -> None:
+    def __init__(self, runner: ServedEngine, manifest: Manifest) -> None:
         self._runner, self._manifest = runner, manifest
         self.streams: tuple[str, ...] = manifest.streams
         shapes = {t.name: t.shape for t in manifest.inputs}
@@ -87,4 +110,10 @@ class CalibratedFusion:
         outputs = self._runner.infer(inputs)
         probabilities = {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
         thresholds = {h.name: h.thresholds_for(present) for h in self._manifest.heads}
-        return Fused(probabilities=probabilities, thresholds=thresholds, token=outputs.get("memory_token"))
+        token = outputs.get("memory_token")
+        return Fused(probabilities=probabilities, thresholds=thresholds, token=token, engine=self._runner.engine)
+
+    @property
+    def notices(self) -> list[str]:
+        """Those of its engine."""
+        return self._runner.notices

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from actors.engines import CalibratedFusion, fusion_engine
 from actors.plan import RunPlan, contract_of, fuse_stage
+from actors.serving import opening_of
 from actors.stage import StageActor, Start, as_actor, sleep_ns
 from actors.wiring import RunIdentity
 from pipeline.messages import Announcement, Message, Progress
@@ -26,7 +27,7 @@ class Fusion(StageActor):
 
     def open_stage(self, resources: ExitStack) -> StreamInfo | None:
         """Activate and warm up the fusion network."""
-        self._engine = resources.enter_context(fusion_engine(self.plan))
+        self._engine = resources.enter_context(fusion_engine(self.plan, opening_of(self.plan)))
         return None
 
     def loop(self, start: Start) -> None:
@@ -53,7 +54,8 @@ class Fusion(StageActor):
         """What was refused, late or lost on the way here."""
         counts = dict(self._fuse.machine.counts) if self._fuse is not None else {}
         sent = self._fuse.decisions if self._fuse is not None else 0
-        return StageReport(stage=self.stage, drops={**self.link_drops(), **counts}, sent=sent)
+        notices = tuple(self._engine[0].notices) if self._engine is not None else ()
+        return StageReport(stage=self.stage, drops={**self.link_drops(), **counts}, sent=sent, notices=notices)
 
     def _injected_now(self) -> list[Announcement]:
         taken, self._injected = self._injected, []

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.engines import Opening, encoder_engine, fusion_engine, reference_engine
+from actors.engines import Opening, encoder_engine, fusion_engine
 from actors.host import settle_process, sharpen_timers
 from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
 from actors.plan import RunPlan, contract_of, encode_stage, fuse_stage
 from actors.recording import open_log
+from actors.serving import opening_of
 from pipeline.clock import Clock, SystemClock
 from pipeline.credit import CreditGate
 from pipeline.links.base import EdgeSpec, Outlet
@@ -32,7 +33,9 @@ ANNOUNCEMENTS, SAMPLES = 4096, 256
 
 
 class InlineRun:
-    """One run. ``stop`` ends it in order; ``run`` returns its summary. ``opening``: where its engines come from."""
+    """One run. ``stop`` ends it in order; ``run`` returns its summary. ``opening``: where its engines come from, if
+    not from where the plan says.
+    """
 
     def __init__(
         self,
@@ -41,11 +44,11 @@ class InlineRun:
         on_decisions: Callable[[list[Decision]], None] | None = None,
         on_start: Callable[[int, dict[str, StreamInfo]], None] | None = None,
         clock: Clock | None = None,
-        opening: Opening = reference_engine,
+        opening: Opening | None = None,
     ) -> None:
         self._plan, self._clock = plan, clock or SystemClock()
         self._on_decisions, self._on_start = on_decisions, on_start
-        self._opening = opening
+        self._opening = opening or opening_of(plan)
         self._stop = threading.Event()
         self._lanes: dict[str, Lane] = {}
         self._gates: dict[str, CreditGate] = {}
@@ -53,6 +56,7 @@ class InlineRun:
         self._threads: list[threading.Thread] = []
         self._over: set[str] = set()
         self._inbox: InProcessInbox | None = None
+        self._notices: list[list[str]] = []
 
     def stop(self) -> None:
         """End the run soon: sources end, what they announced is still decided, the log is closed. Thread- and signal-safe."""
@@ -71,6 +75,7 @@ class InlineRun:
             infos = {stream: lane.info for stream, lane in self._lanes.items()}
             engines = {s: stack.enter_context(encoder_engine(plan, s, self._opening)) for s in infos} if plan.decides else {}
             fusion = stack.enter_context(fusion_engine(plan, self._opening)) if plan.decides else None
+            self._notices = [engine.notices for _, engine in engines.values()] + ([fusion[0].notices] if fusion else [])
             sinks = [stack.enter_context(open_sink(uri)) for uri in plan.sinks]
             first_ns = self._lanes[next(iter(self._lanes))].log
             origin_ns = first_ns.origin_ns if first_ns is not None else clock.now_ns() + ORIGIN_DELAY_NS
@@ -177,7 +182,8 @@ class InlineRun:
         reports = [ingest_report(stream, ingest) for stream, ingest in self._ingests.items()]
         reports.append(StageReport(stage="links", drops=lost))
         if fuse is not None:
-            reports.append(StageReport(stage="fusion", drops=dict(fuse.machine.counts)))
+            notices = tuple(notice for notices in self._notices for notice in notices)
+            reports.append(StageReport(stage="fusion", drops=dict(fuse.machine.counts), notices=notices))
         return reports
 
 

@@ -12,6 +12,7 @@ from pipeline.admission import AdmissionMachine
 from pipeline.clock import Clock
 from pipeline.config import ConfigError, Scenario
 from pipeline.contract import Contract, StreamContract
+from pipeline.logs.reader import LogReader
 from pipeline.messages import Decision, Progress, Tokens
 from pipeline.policy.hysteresis import HysteresisPolicy
 from pipeline.sources.base import SourceSpec, StreamInfo
@@ -55,6 +56,25 @@ class RunPlan:
     def encoded_streams(self) -> tuple[str, ...]:
         """The scenario's streams, in its order."""
         return tuple(self.scenario.streams)
+
+
+def replay_plan(scenario: Scenario, folder: Path, log: Path, *, speed: float | None = None) -> RunPlan:
+    """The event-time replay of a log by a scenario, from its first sample to its last, without anything beside it."""
+    streams = LogReader(log).streams
+    sources = {
+        stream: SourceSpec(needs=needs, scheme="log", target=str(log))
+        for stream, needs in scenario.needs().items()
+        if stream in streams
+    }
+    return RunPlan(scenario=scenario, folder=folder, sources=sources, replay_log=log, speed=speed)
+
+
+def calibration_plan(plan: RunPlan) -> RunPlan | None:
+    """The replay of the scenario's own log, on which int8 engines are calibrated; None where it ships none."""
+    demo = plan.scenario.demo_log
+    if demo is None or not (plan.folder / demo).is_file():
+        return None
+    return replay_plan(plan.scenario, plan.folder, plan.folder / demo)
 
 
 def engines_folder(scenario: Scenario, folder: Path) -> Path:

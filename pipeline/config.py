@@ -81,8 +81,10 @@ class PolicyConfig(_Frozen):
 
 
 class RuntimeConfig(_Frozen):
-    """How the runtime runs; nothing here may change a decision."""
+    """How the runtime runs; nothing here may change a decision, but for an engine within its parity budget."""
 
+    engine: str = Field(default="ort", pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)
+    """What serves: ``BACKEND[-PRECISION]``. A live run begins on ``ort`` and changes over when it is ready."""
     link: Literal["auto", "shared_memory", "ray"] = "auto"
     encoders: Literal["together", "apart"] = "together"
     threads: PositiveInt = 1

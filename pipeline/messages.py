@@ -140,7 +140,8 @@ class Tokens:
     """An encoder's output for one window: ``values`` float32 ``[tokens, channels]``.
 
     ``window_end_ns`` is where the window ends on its grid; ``header`` is that of the sample that completed it.
-    The three costs are compute on the critical path, for the receipt.
+    The three costs are compute on the critical path, for the receipt. ``engine`` is the engine that made them where that is not
+    the one that the run began with, as receipts name it.
     """
 
     header: Header
@@ -149,6 +150,7 @@ class Tokens:
     decode_ns: int = 0
     encode_start_ns: int = 0
     encode_ns: int = 0
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,7 @@ class Receipt:
     admitted: tuple[Admitted, ...]
     spans: Spans
     engines: dict[str, str]
-    """Role to the SHA-256 of the engine that served."""
+    """Role to the engine that served: the SHA-256 of its graph, with ``CHOICE:`` before it on any but the reference backend."""
     config_sha256: str
     state_sha256: str
     overrun: bool = False

@@ -85,9 +85,7 @@ class OpenVinoRunner:
         self._request = self._compiled.create_infer_request()
         for spec in self._manifest.inputs:
             if spec.is_fixed:
-                buffer = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
-                self._request.set_input_tensor(self._places[spec.name], openvino.Tensor(buffer, shared_memory=True))
-                self._bound_inputs[spec.name] = buffer
+                self._bind_input(spec.name, tuple(d or 0 for d in spec.shape), spec.dtype)
         for spec in self._manifest.outputs:
             if spec.is_fixed:
                 buffer = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
@@ -99,21 +97,26 @@ class OpenVinoRunner:
         if self._request is None:
             raise EngineError(f"{self._manifest.onnx}: infer before activate; call activate() first")
         self._check(inputs)
-        import openvino
-
         try:
             for name, array in inputs.items():
-                if name in self._bound_inputs:
-                    self._bound_inputs[name][...] = array
-                else:
-                    tensor = openvino.Tensor(np.ascontiguousarray(array), shared_memory=True)
-                    self._request.set_input_tensor(self._places[name], tensor)
+                buffer = self._bound_inputs.get(name)
+                if buffer is None or buffer.shape != array.shape:  # a dynamic one: frames of a stream keep their size
+                    buffer = self._bind_input(name, array.shape, str(array.dtype))
+                buffer[...] = array
             self._request.infer()
         except RuntimeError as error:
             raise EngineError(f"{self._manifest.onnx}: inference failed ({_cause(error)}); serve it with ort") from None
         if len(self._bound_outputs) == len(self._manifest.outputs):
             return dict(self._bound_outputs)
         return {t.name: self._request.get_output_tensor(self._places[t.name]).data for t in self._manifest.outputs}
+
+    def _bind_input(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        import openvino
+
+        buffer = np.zeros(shape, dtype=dtype)
+        self._request.set_input_tensor(self._places[name], openvino.Tensor(buffer, shared_memory=True))
+        self._bound_inputs[name] = buffer
+        return buffer
 
     def deactivate(self) -> None:
         """Drop request and model."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actors.plan import RunPlan, load_manifests
+from actors.plan import RunPlan, load_manifests, replay_plan
 from pipeline.cli.errors import UsageError
 from pipeline.config import Scenario, load_scenario, scenario_folder
 from pipeline.logs.reader import LogReader
@@ -101,16 +101,8 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Pat
     foreign = set(log.streams) - set(scenario.streams)
     if foreign:
         raise UsageError(f"{log_path}: holds the streams {sorted(foreign)}, which scenario {scenario.name!r} does not have")
-    plan = RunPlan(
-        scenario=scenario,
-        folder=folder,
-        sources={
-            stream: SourceSpec(needs=needs, scheme="log", target=str(log_path))
-            for stream, needs in scenario.needs().items()
-            if stream in log.streams
-        },
-        replay_log=log_path,
-        speed=factor,
+    plan = replace(
+        replay_plan(scenario, folder, log_path, speed=factor),
         stop_after_ns=_last_reference_ns(log),
         record=record,
         notices=scenario.with_notice(tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams)),

@@ -132,6 +132,8 @@ def print_summary(summary: RunSummary, comparison: TruthComparison | None, *, li
         to.print(_streams_table(summary))
     if comparison is not None:
         to.print(_truth_table(comparison))
+    for notice in summary.notices:
+        to.print(Text(f"  {notice}", style="dim"))
     for failure in summary.failures:
         to.print(Text(f"! {failure}", style="yellow"))
 

@@ -38,6 +38,7 @@ MAGIC: Final = 0x43484D31
 MAX_PAYLOAD_BYTES: Final = 2**30
 MAX_TEXT_BYTES: Final = 4096
 MAX_CHUNKS: Final = 4096
+MAX_ENGINE_BYTES: Final = 256
 MAX_DECISION_BYTES: Final = 2**20
 STREAM_BYTES: Final = 32
 
@@ -203,8 +204,12 @@ def _encode_recording(message: Recording) -> _Parts:
 
 def _encode_tokens(message: Tokens) -> _Parts:
     values = _array(message.values, "float32", 2, "tokens")
+    engine = message.engine.encode()
+    if len(engine) > MAX_ENGINE_BYTES:
+        raise LinkError(f"tokens: an engine's name of {len(engine)} bytes; at most {MAX_ENGINE_BYTES} travel over a link")
     numbers = _numbers(message.header, 0, message.window_end_ns, message.decode_ns, message.encode_start_ns, message.encode_ns)
-    return _TOKENS, 0, message.header.stream, numbers, (values.shape[0], values.shape[1], 0, 0), [values]
+    buffers: list[Buffer] = [values, engine] if engine else [values]
+    return _TOKENS, 0, message.header.stream, numbers, (values.shape[0], values.shape[1], len(engine), 0), buffers
 
 
 def _encode_progress(message: Progress) -> _Parts:
@@ -366,8 +371,11 @@ def _decode_recording(stream: str, kind: int, numbers: _Numbers, shape: _Shape, 
 
 
 def _decode_tokens(stream: str, kind: int, numbers: _Numbers, shape: _Shape, payload: memoryview) -> Tokens:
-    rows, channels = shape[:2]
-    _expect(payload, 4 * rows * channels, "tokens")
+    rows, channels, named = shape[:3]
+    size = 4 * rows * channels
+    if named > MAX_ENGINE_BYTES:
+        raise LinkError(f"wire tokens: an engine's name of {named} bytes; at most {MAX_ENGINE_BYTES}")
+    _expect(payload, size + named, "tokens")
     return Tokens(
         header=_header(stream, numbers),
         window_end_ns=numbers[7],
@@ -375,6 +383,7 @@ def _decode_tokens(stream: str, kind: int, numbers: _Numbers, shape: _Shape, pay
         decode_ns=numbers[8],
         encode_start_ns=numbers[9],
         encode_ns=numbers[10],
+        engine=str(payload[size:], "utf-8") if named else "",
     )
 
 

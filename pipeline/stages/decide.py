@@ -45,6 +45,7 @@ class DecideStage:
         self._state_json = self._state.to_json()
         self._memory_json = ""
         self._called: dict[str, str] = {}
+        self._engines: dict[str, str] = identity.engines
         self._first_ns: int | None = None
         self._seq = 0
 
@@ -60,11 +61,14 @@ class DecideStage:
         fuse_ns: int,
         thresholds: Mapping[str, Mapping[str, float]] | None = None,
         memory: FusionMemory | None = None,
+        served: Mapping[str, str] | None = None,
     ) -> Decision:
         """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``; ``memory`` is fusion's, after this time.
 
-        ``thresholds``: head to the probability from which each of its labels is called; the first label needs none.
+        ``thresholds``: head to the probability from which each of its labels is called; the first label needs none. ``served``:
+        role to the engine that served it from now on, where that is not the one that the identity names.
         """
+        self._engines = {**self._identity.engines, **served} if served else self._identity.engines
         if self._first_ns is None:
             self._first_ns = admission.reference_ns
         blind = not any(a.availability is Availability.PRESENT for a in streams)
@@ -112,7 +116,7 @@ class DecideStage:
             receipt=Receipt(
                 admitted=streams,
                 spans=spans,
-                engines=self._identity.engines,
+                engines=self._engines,
                 config_sha256=self._identity.config_sha256,
                 state_sha256=state_sha256,
                 overrun=admission.overrun,

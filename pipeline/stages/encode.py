@@ -41,7 +41,7 @@ class EncodeStage:
         for window_end_ns, inputs in self._windows(sample):
             start_ns = self._clock.now_ns()
             values = self._infer.infer(inputs)["tokens"]
-            self._publish(_tokens(sample, window_end_ns, values, start_ns, self._clock.now_ns()))
+            self._publish(_tokens(sample, window_end_ns, values, start_ns, self._clock.now_ns(), self._infer.engine))
         self._handled += 1
         if self._progress is not None:
             header = sample.header
@@ -70,7 +70,7 @@ def text_bytes(text: str) -> NDArray[np.uint8]:
     return out
 
 
-def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], start_ns: int, end_ns: int) -> Tokens:
+def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], start_ns: int, end_ns: int, engine: str) -> Tokens:
     header = sample.header
     return Tokens(
         header=replace(header, publish_ns=end_ns),
@@ -79,4 +79,5 @@ def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], start_ns: 
         decode_ns=sample.decode_ns,
         encode_start_ns=start_ns,
         encode_ns=end_ns - start_ns,
+        engine=engine,
     )

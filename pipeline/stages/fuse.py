@@ -29,6 +29,8 @@ class Fused:
     """Head to the probability from which a label is called with the streams that are present; unlisted labels: policy's own."""
     token: NDArray[np.float32] | None = None
     """The fusion token ``[channels]`` to remember; valid until the next call."""
+    engine: str = ""
+    """The engine that fused, as `pipeline.stages.infer.Infer` says it."""
 
 
 class FusionNetwork(Protocol):
@@ -69,6 +71,7 @@ class FuseStage:
         self._reported_ns = -(2**62)
         self.decisions = 0
         self._memory = FusionMemory(network.memory) if network.memory is not None else None
+        self._served: dict[str, str] = {}
         self._absent = {s: np.zeros(shape, dtype=np.float32) for s, shape in network.token_shapes.items()}
 
     def handle(self, message: Message) -> None:
@@ -109,6 +112,8 @@ class FuseStage:
             window = windows.get(admitted.stream)
             tokens = window.tokens if window is not None else None
             inputs[f"{admitted.stream}_tokens"] = self._absent[admitted.stream] if tokens is None else tokens.values
+            if tokens is not None:
+                self._note_engine(admitted.stream.partition(".")[0], tokens.engine)
             age_s[index] = admitted.age_ns / 1e9
             mask[index, _mask_column(admitted.availability)] = 1.0
         inputs["age_s"], inputs["mask"] = age_s, mask
@@ -119,7 +124,12 @@ class FuseStage:
         if self._memory is not None and fused.token is not None:
             self._memory.keep(admission.reference_ns, fused.token)
         fuse_ns = self._clock.now_ns() - start_ns
-        return self._decide.decide(admission, streams, fused.probabilities, fuse_ns, fused.thresholds, self._memory)
+        self._note_engine("fusion", fused.engine)
+        return self._decide.decide(admission, streams, fused.probabilities, fuse_ns, fused.thresholds, self._memory, self._served)
+
+    def _note_engine(self, role: str, engine: str) -> None:
+        if engine != self._served.get(role, ""):
+            self._served = {r: e for r, e in {**self._served, role: engine}.items() if e}
 
     def _report(self) -> None:
         reached_ns = self.machine.progress_ns

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 class Infer(Protocol):
     """One activated engine."""
 
+    @property
+    def engine(self) -> str:
+        """Which engine served the last call, as receipts name it; empty: the one that the run's identity names for its role."""
+        ...
+
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once. The outputs are valid until the next call; keeping means copying."""
         ...

@@ -30,6 +30,8 @@ class StageReport:
     drops: dict[tuple[str, str], int] = field(default_factory=dict)
     """(stream, reason) to count."""
     failures: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What else a user should know: an engine that took over, or could not."""
     sent: int = 0
     """Decisions (fusion) or recordings (ingest) that it sent to the sink, which waits for them before it closes the log."""
 
@@ -58,8 +60,11 @@ class RunSummary:
     skipped: int
     synthetic: int
     overruns: int
+    swaps: int
+    """How often another engine took over between two decisions."""
     drops: dict[tuple[str, str], int]
     failures: tuple[str, ...]
+    notices: tuple[str, ...]
     sha256: str
     actions: dict[str, int]
     availability: dict[str, dict[str, int]]
@@ -82,8 +87,8 @@ class RunSummary:
 
     @property
     def clean(self) -> bool:
-        """No drop, no overrun, nothing skipped: event-time replay of the log gives the same decisions."""
-        return not (self.dropped or self.overruns or self.skipped)
+        """No drop, no overrun, nothing skipped, no engine swap: event-time replay of the log gives the same decisions."""
+        return not (self.dropped or self.overruns or self.skipped or self.swaps)
 
     def closing_line(self) -> str:
         """What `run` and `replay` end with."""
@@ -111,6 +116,8 @@ class SinkStage:
         self._availability: dict[str, Counter[str]] = {}
         self._latency = LatencySummary()
         self._within_25_ms = self._measured = 0
+        self._engines: dict[str, str] | None = None
+        self._swaps = 0
         self._first_ns: int | None = None
         self._last_ns = self._snapshot_ns = self._reported_ns = -(2**62)
         self._recorded_ns: dict[str, int] = {}
@@ -164,6 +171,8 @@ class SinkStage:
         receipt = decision.receipt
         if receipt is None:
             return
+        self._swaps += self._engines is not None and receipt.engines != self._engines
+        self._engines = receipt.engines
         self._status["synthetic"] += receipt.synthetic
         self._status["overrun"] += receipt.overrun
         for admitted in receipt.admitted:
@@ -209,8 +218,10 @@ class SinkStage:
             skipped=self._status["skipped"],
             synthetic=self._status["synthetic"],
             overruns=self._status["overrun"],
+            swaps=self._swaps,
             drops=dict(drops),
             failures=tuple(f for report in reports for f in report.failures),
+            notices=tuple(n for report in reports for n in report.notices),
             sha256=self._digest.hexdigest(),
             actions=dict(self._actions),
             availability={s: dict(c) for s, c in self._availability.items()},
@@ -239,6 +250,7 @@ def end_record(summary: RunSummary) -> dict[str, str]:
         "decisions": str(summary.decisions),
         "missed": str(summary.missed),
         "overruns": str(summary.overruns),
+        "swaps": str(summary.swaps),
         "dropped": str(summary.dropped),
         "drops": "; ".join(f"{stream}: {reason} {n}" for (stream, reason), n in sorted(summary.drops.items())),
         "sha256": summary.sha256,

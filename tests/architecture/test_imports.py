@@ -32,7 +32,9 @@ OPTIONAL = (
 )  # fmt: skip
 """What `import pipeline` must work without."""
 
-WITHOUT_RAY = ("engines", "inline", "lane", "plan", "recording", "sampling", "wiring")
+WITHOUT_RAY = (
+    "building", "calibration", "engines", "inline", "lane", "plan", "recording", "sampling", "serving", "upgrading", "wiring",
+)  # fmt: skip
 """Modules of `actors` that serve a run without Ray."""
 
 DOCTOR = ("pipeline/cli/doctor.py", "pipeline/cli/checks.py")
