@@ -71,6 +71,7 @@ def every_kind() -> list[Message]:
         Progress(stage="recorder", event_ns=2**62, count=12),
         decision,
         Decision(seq=6, reference_ns=1, publish_ns=2, deadline_ns=3, status="skipped", action="keep"),
+        Tokens(header=header, window_end_ns=77, values=np.ones((1, 4), np.float32), engine="openvino:" + "ab" * 32),
     ]  # fmt: skip
 
 

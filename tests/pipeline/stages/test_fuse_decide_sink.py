@@ -426,3 +426,37 @@ def test_no_percentile_lies_above_the_maximum(largest_ns: int):
     found_ns = summary.percentile_ns("latency", 99.9)
     assert found_ns is not None and found_ns <= largest_ns == summary.maximum_ns("latency")
     assert found_ns == pytest.approx(largest_ns, rel=0.001)
+
+
+def test_a_receipt_names_the_engine_that_served_until_another_does():
+    bench = Bench()
+    for seq, (ms, engine) in enumerate(((50, ""), (100, "ort-int8:beef"), (150, "ort-int8:beef"), (200, ""))):
+        header = Header(stream="camera", seq=seq, capture_ns=ms * MS, receive_ns=ms * MS)
+        bench.stage.handle(Announcement(header=header, watermark_ns=ms * MS))
+        values = np.array([[0.25]], dtype=np.float32)
+        bench.stage.handle(Tokens(header=header, window_end_ns=ms * MS, values=values, engine=engine))
+        bench.stage.poll()
+    own = {"fusion": "f00d"}
+    fast = {**own, "camera": "ort-int8:beef"}
+    assert [d.receipt.engines for d in bench.decisions] == [own, fast, fast, own]
+    sink = SinkStage(writer=None)
+    for decision in bench.decisions:
+        sink.handle(decision)
+    summary = sink.finish([StageReport(stage="encoder", notices=("camera: ort-int8 took over",))])
+    assert (summary.swaps, summary.clean, summary.notices) == (2, False, ("camera: ort-int8 took over",))
+
+
+def test_the_hash_changes_with_the_engine_that_serves_from_the_middle_on():
+    digests = []
+    for engine in ("", "ort-int8:beef"):
+        bench, digest = Bench(), RunDigest()
+        for seq, ms in enumerate((50, 100)):
+            header = Header(stream="camera", seq=seq, capture_ns=ms * MS, receive_ns=ms * MS)
+            bench.stage.handle(Announcement(header=header, watermark_ns=ms * MS))
+            values = np.array([[0.25]], dtype=np.float32)
+            bench.stage.handle(Tokens(header=header, window_end_ns=ms * MS, values=values, engine=engine if seq else ""))
+            bench.stage.poll()
+        for decision in bench.decisions:
+            digest.add(decision)
+        digests.append(digest.hexdigest())
+    assert digests[0] != digests[1]
