@@ -15,7 +15,7 @@ from pathlib import Path
 
 from actors.calibration import calibration_name, calibration_windows, load_windows
 from actors.engines import warm_up
-from actors.plan import RunPlan, replay_plan
+from actors.plan import RunPlan, calibration_plan, load_manifests, replay_plan
 from actors.sampling import Window
 from engines.backends.base import Runner
 from engines.cache import derived_engine
@@ -89,6 +89,39 @@ def compiled_runner(manifest: Path, choice: EngineChoice, cache: Path, threads: 
     runner = open_engine(manifest, choice.backend, threads=threads, cache=cache / choice.backend)
     runner.compile()
     return runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyEngines:
+    """All engines of a scenario on one choice, ready to be loaded."""
+
+    choice: EngineChoice
+    parity: tuple[TensorParity, ...]
+    took_s: float
+
+    @property
+    def problem(self) -> str:
+        """Where the parity budget is passed, in one line; empty if nowhere."""
+        found = excess(self.parity, self.choice.precision)
+        return f"{self.choice.name}: {found}" if found else ""
+
+
+def ready_engines(replay: RunPlan, choice: EngineChoice, cache: Path, on_stage: Callable[[str], None]) -> ReadyEngines:
+    """Derive, compile and compare every engine of the scenario that ``replay`` plays, on its windows. Raises EngineError."""
+    began = time.monotonic()
+    found: list[TensorParity] = []
+    threads = replay.scenario.runtime.threads
+    for role, (manifest, _) in load_manifests(replay.scenario, replay.folder).items():
+        on_stage(f"{role}, sampling")
+        windows = calibration_windows(replay, role, cache)
+        on_stage(f"{role}, deriving")
+        path = prepared_engine(manifest, choice, cache, calibration_plan(replay))
+        on_stage(f"{role}, compiling")
+        fast = compiled_runner(path, choice, cache, threads)
+        on_stage(f"{role}, comparing")
+        with open_engine(manifest, threads=threads) as reference, fast:
+            found += parity_of(reference, fast, windows)
+    return ReadyEngines(choice=choice, parity=tuple(found), took_s=time.monotonic() - began)
 
 
 def build(request: BuildRequest, on_stage: Callable[[str], None] = lambda _: None) -> Built:

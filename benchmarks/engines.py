@@ -1,0 +1,91 @@
+"""Engines through the runner protocol, timed turn about on windows of a log, beside ONNX Runtime called bare.
+
+The bare call is what the protocol is held to: a session with preallocated I/O binding, inputs copied into it, nothing checked.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.building import compiled_runner, prepared_engine
+from actors.calibration import calibration_windows
+from actors.engines import warm_up
+from actors.plan import RunPlan, calibration_plan, load_manifests
+from engines.manifest import load_engine_files
+from engines.registry import EngineChoice
+
+BARE = "bare ort"
+Show = Callable[[str, int, int], None]
+"""What is timed, how many calls are done, of how many."""
+
+
+class BareSession:
+    """ONNX Runtime as its own documentation says to call it fast: one session, bound once."""
+
+    def __init__(self, manifest_path: Path, window: Mapping[str, NDArray[Any]], threads: int) -> None:
+        import onnxruntime
+
+        manifest, model = load_engine_files(manifest_path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._binding = self._session.io_binding()
+        self._inputs = {name: np.zeros_like(array) for name, array in window.items()}
+        for name, buffer in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(buffer))
+        for spec in manifest.outputs:
+            buffer = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
+            self._binding.bind_ortvalue_output(spec.name, onnxruntime.OrtValue.ortvalue_from_numpy(buffer))
+
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Copy in, run."""
+        for name, buffer in self._inputs.items():
+            buffer[...] = inputs[name]
+        self._session.run_with_iobinding(self._binding)
+
+
+def time_engines(
+    replay: RunPlan, choices: Sequence[EngineChoice], cache: Path, calls: int, show: Show
+) -> dict[str, dict[str, array[int]]]:
+    """Role, then choice (and `BARE`), to the duration of each call in ns. Raises EngineError: one cannot run here."""
+    found: dict[str, dict[str, array[int]]] = {}
+    for role, (manifest, _) in load_manifests(replay.scenario, replay.folder).items():
+        show(f"{role}: sampling", 0, calls)
+        windows = calibration_windows(replay, role, cache)
+        with ExitStack() as stack:
+            timed: dict[str, Any] = {BARE: BareSession(manifest, windows[0], replay.scenario.runtime.threads)}
+            for choice in choices:
+                path = prepared_engine(manifest, choice, cache, calibration_plan(replay))
+                runner = stack.enter_context(compiled_runner(path, choice, cache, replay.scenario.runtime.threads))
+                warm_up(runner, runner.manifest)
+                timed[choice.name] = runner
+            found[role] = _turn_about(timed, windows, calls, lambda done, role=role: show(role, done, calls))
+    return found
+
+
+def _turn_about(
+    timed: Mapping[str, Any], windows: Sequence[Mapping[str, NDArray[Any]]], calls: int, show: Callable[[int], None]
+) -> dict[str, array[int]]:
+    """Every engine on every window, another one first each time, so that noise and caches favour none."""
+    samples = {name: array("q") for name in timed}
+    order = list(timed.items())
+    for call in range(calls):
+        window = windows[call % len(windows)]
+        turn = call % len(order)
+        for name, runner in order[turn:] + order[:turn]:
+            before_ns = time.perf_counter_ns()
+            runner.infer(window)
+            samples[name].append(time.perf_counter_ns() - before_ns)
+        if call % 50 == 0:
+            show(call)
+    return samples
