@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.training.caching import CacheJob
+from engines.training.objective import FusingOptions
 from engines.training.patient_world import MANY_ROOMS, PatientWorld
 from engines.training.scenario import Outcome, TrainingPlan, train_scenario
 
@@ -14,6 +15,8 @@ PLAN = TrainingPlan(
         CacheJob(seeds=tuple(range(2500, 2550)), duration_s=300.0, tick_s=0.3, condition="everyday" + MANY_ROOMS),
     ),
     validation=(CacheJob(seeds=tuple(range(3000, 3080)), duration_s=120.0, tick_s=0.2, condition="dense"),),
+    # at 0.3 the adversary leaves the shared parts too little to find one stream's moment by another's
+    fusing=FusingOptions(alignment=2.0),
 )
 make_world = PatientWorld
 
