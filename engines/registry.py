@@ -15,12 +15,14 @@ from typing import get_args
 from engines.backends.base import Availability, BackendUnavailable, Runner, RunnerOptions
 from engines.backends.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner
 from engines.backends.openvino import OpenVinoRunner
+from engines.backends.torch import TorchRunner
 from engines.manifest import EngineError, Manifest, Precision, load_engine_files
 
 BACKENDS: dict[str, Callable[[Manifest, bytes, RunnerOptions], Runner]] = {
     "ort": OnnxRuntimeRunner,
     "ort-cuda": OnnxRuntimeCudaRunner,
     "openvino": OpenVinoRunner,
+    "torch": TorchRunner,
 }
 REFERENCE = "ort"
 """The choice that all others are held to: ONNX Runtime on the CPU, the graph as trained."""

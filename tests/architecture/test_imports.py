@@ -42,8 +42,20 @@ DOCTOR = ("pipeline/cli/doctor.py", "pipeline/cli/checks.py")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     "ray": ("actors/", "pipeline/cli/run.py", "pipeline/cli/replay.py", "pipeline/cli/playing.py", *DOCTOR),
-    "torch": ("engines/networks/", "engines/training/", "engines/export.py", "engines/backends/torch.py"),
-    "onnx": ("engines/export.py", "engines/precision.py", "engines/training/"),
+    "torch": (
+        "engines/networks/",
+        "engines/training/",
+        "engines/export.py",
+        "engines/backends/torch.py",
+        "engines/backends/torch_from_onnx/",
+    ),
+    "onnx": (
+        "engines/export.py",
+        "engines/precision.py",
+        "engines/training/",
+        "engines/backends/torch.py",
+        "engines/backends/torch_from_onnx/",
+    ),
     "onnxruntime": (
         "engines/backends/",
         "engines/cache.py",
