@@ -9,6 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,12 @@ def time_engines(
                 runner = stack.enter_context(compiled_runner(path, choice, cache, replay.scenario.runtime.threads))
                 warm_up(runner, runner.manifest)
                 timed[choice.name] = runner
-            found[role] = _turn_about(timed, windows, calls, lambda done, role=role: show(role, done, calls))
+            found[role] = _turn_about(timed, windows, calls, partial(_show_of, show, role, calls))
     return found
+
+
+def _show_of(show: Show, role: str, calls: int, done: int) -> None:
+    show(role, done, calls)
 
 
 def _turn_about(
