@@ -14,16 +14,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engines.manifest import EngineError, Precision
+from engines.ordering import put_in_order
 
 Window = Mapping[str, NDArray[Any]]
 """One call's inputs by name."""
-RECIPE = 2
+RECIPE = 3
 """Raised whenever the same arguments give another graph."""
 MIN_WINDOWS = 8
 """Fewer cannot show what range an activation has."""
 QUANTISED = ["Conv", "Gemm", "MatMul"]
 MAX_SENSOR_CHANNELS = 3
 """A convolution of no more channels reads a sensor: red, green, blue."""
+TENSORRT = {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+"""TensorRT quantises weights itself, wants biases in floating point, and a Q/DQ pair at each reader."""
 WIDE_RANGE = ("Log", "Clip", "Resize")
 """What reads more orders of magnitude than 8 or 16 bits hold (spectra, ages, raw units, a frame's size in pixels): it, and all
 before it, stays as it is."""
@@ -93,6 +96,7 @@ def _half(graph: Any) -> bytes:
     with _quietly():
         half = convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked, node_block_list=_wide_range(graph))
     _drop_round_trips(half.graph)
+    put_in_order(half.graph)
     content: bytes = half.SerializeToString()
     return content
 
@@ -168,7 +172,7 @@ def _int8(graph: Any, calibration: Sequence[Window], symmetric: bool) -> bytes:
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=kept,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, **(TENSORRT if symmetric else {})},
             )
         return quantised.read_bytes()
 

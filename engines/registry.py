@@ -7,7 +7,7 @@ Without a precision a backend runs the graph as it was trained, fp32. A precisio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,6 +15,7 @@ from typing import get_args
 from engines.backends.base import Availability, BackendUnavailable, Runner, RunnerOptions
 from engines.backends.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner
 from engines.backends.openvino import OpenVinoRunner
+from engines.backends.tensorrt import TensorRtRunner
 from engines.backends.torch import TorchRunner
 from engines.manifest import EngineError, Manifest, Precision, load_engine_files
 
@@ -23,7 +24,10 @@ BACKENDS: dict[str, Callable[[Manifest, bytes, RunnerOptions], Runner]] = {
     "ort-cuda": OnnxRuntimeCudaRunner,
     "openvino": OpenVinoRunner,
     "torch": TorchRunner,
+    "tensorrt": TensorRtRunner,
 }
+COMPILED_PER_SHAPE = frozenset({"tensorrt"})
+"""Backends that take seconds to minutes for each new shape of an input."""
 REFERENCE = "ort"
 """The choice that all others are held to: ONNX Runtime on the CPU, the graph as trained."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -58,19 +62,25 @@ def engine_choice(text: str) -> EngineChoice:
     )
 
 
-def open_engine(manifest_path: Path, backend: str = REFERENCE, threads: int = 1, cache: Path | None = None) -> Runner:
+def open_engine(
+    manifest_path: Path,
+    backend: str = REFERENCE,
+    threads: int = 1,
+    cache: Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Runner:
     """A runner for the engine at ``manifest_path``, hash checked, not yet activated.
 
     The graph is run as it is: give the manifest of a derived graph for another precision. ``threads`` is how many threads one
-    inference may use, ``cache`` a folder for what a backend compiles. Raises EngineError: bad manifest or hash, unknown backend;
-    BackendUnavailable: a backend that cannot run here.
+    inference may use, ``cache`` a folder for what a backend compiles, ``shapes`` those of dynamic inputs, where known. Raises
+    EngineError: bad manifest or hash, unknown backend; BackendUnavailable: a backend that cannot run here.
     """
     if backend not in BACKENDS:
         raise EngineError(f"engines.backend: unknown backend {backend!r}; choose one of {', '.join(sorted(BACKENDS))}")
     if threads < 1:
         raise EngineError(f"engines.threads: {threads} is not a number of threads; use 1 or more")
     manifest, model = load_engine_files(manifest_path)
-    runner = BACKENDS[backend](manifest, model, RunnerOptions(threads=threads, cache=cache))
+    runner = BACKENDS[backend](manifest, model, RunnerOptions(threads=threads, cache=cache, shapes=shapes or {}))
     availability = runner.probe()
     if not availability.available:
         raise BackendUnavailable(f"backend {backend}: {availability.reason}")

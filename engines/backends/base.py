@@ -45,6 +45,9 @@ class RunnerOptions:
     """Threads that one inference may use, on a CPU."""
     cache: Path | None = None
     """Folder in which a backend keeps what takes long to make (plans, compiled blobs); None: nothing is kept."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of inputs whose manifest leaves a dimension open, where they are known before the first call. Backends that compile
+    for given shapes compile for these, and then take no others."""
 
 
 class Runner(Protocol):

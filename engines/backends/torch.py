@@ -101,6 +101,12 @@ class TorchRunner:
         self._graph = None
         self._bound, self._outputs = {}, {}
 
+    def resident(self) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+        """The module of the last shapes and the tensors that it reads, on its device: for whoever times or compiles it."""
+        if not self._bound:
+            raise EngineError(f"{self._manifest.onnx}: no module before activate; call activate() first")
+        return next(reversed(self._bound.values())).resident()
+
     def __enter__(self) -> Self:
         self.activate()
         return self
@@ -153,6 +159,10 @@ class _BoundModule:
         self._written = {name: tensor.numpy() for name, tensor in self._read.items()}
         self._moved = {n: torch.empty_like(t, device=device) for n, t in self._read.items()} if device.type == "cuda" else {}
 
+    def resident(self) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+        """See `TorchRunner.resident`."""
+        return self._module, self._moved or self._read
+
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once, on inputs of just these shapes. Outputs of fixed shape are always the same arrays."""
         import torch
@@ -163,7 +173,7 @@ class _BoundModule:
             if self._moved:
                 for name, tensor in self._moved.items():
                     tensor.copy_(self._read[name], non_blocking=True)
-                with _without_tf32():
+                with without_tf32():
                     found = self._module(*self._moved.values())
             else:
                 found = self._module(*self._read.values())
@@ -202,7 +212,7 @@ def _at_most(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """For the time of a call: fp32 means fp32, on a GPU too."""
     from torch import backends
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.manifest import EngineError
+from engines.ordering import put_in_order
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def read_graph(model: bytes, name: str) -> OnnxGraph:
 
     try:
         parsed = onnx.load_from_string(model)
-        _put_in_order(parsed.graph)
+        put_in_order(parsed.graph)
         onnx.checker.check_model(parsed)
     except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -67,15 +67,6 @@ def tensor_from_proto(proto: Any) -> torch.Tensor:
     if proto.data_type == TensorProto.BFLOAT16:  # which numpy does not have
         return torch.from_numpy(array.astype("float32")).to(torch.bfloat16)
     return torch.from_numpy(array.copy())
-
-
-def _put_in_order(graph: Any) -> None:
-    """Makers before readers, as ONNX demands. ONNX Runtime's own conversion to fp16 does not keep to it."""
-    makers = {name: place for place, node in enumerate(graph.node) for name in node.output}
-    needs = {p: [makers[name] for name in node.input if name in makers] for p, node in enumerate(graph.node)}
-    ordered = [graph.node[place] for place in graphlib.TopologicalSorter(needs).static_order()]
-    del graph.node[:]
-    graph.node.extend(ordered)
 
 
 def _described(infos: Any) -> dict[str, tuple[str, Shape]]:
