@@ -1,4 +1,4 @@
-"""The TensorRT backend without a GPU: the graphs it hands over, the order of its calls, its cache, what it says of missing devices.
+"""The TensorRT backend without a GPU: the graphs it hands over, the order of its calls, its cache, what it says without a device.
 
 The calls go to a recording stand-in (`recording_gpu.py`); nothing here is TensorRT having run. What ran on a device is in
 ``benchmarks/results/gpu-*.json``.

@@ -26,7 +26,7 @@ class DeviceTimer:
             self._launch()
             self._end.record(self._bound.stream)
             self._end.synchronize()
-            return round(self._start.time_till(self._end) * 1e6)
+            return int(self._start.time_till(self._end) * 1e6)
 
     def close(self) -> None:
         """Free events and graph."""
