@@ -16,12 +16,12 @@ from pathlib import Path
 from actors.calibration import calibration_name, calibration_windows, load_windows
 from actors.engines import warm_up
 from actors.plan import RunPlan, calibration_plan, load_manifests, replay_plan
-from actors.sampling import Window
+from actors.sampling import Shapes, Window, shapes_of
 from engines.backends.base import Runner
 from engines.cache import derived_engine
 from engines.manifest import EngineError
 from engines.parity import TensorParity, excess, parity_of
-from engines.registry import REFERENCE, EngineChoice, engine_choice, open_engine
+from engines.registry import COMPILED_PER_SHAPE, REFERENCE, EngineChoice, engine_choice, open_engine
 from pipeline.config import load_scenario
 
 
@@ -84,9 +84,14 @@ def prepared_engine(manifest: Path, choice: EngineChoice, cache: Path, replay: R
     )
 
 
-def compiled_runner(manifest: Path, choice: EngineChoice, cache: Path, threads: int) -> Runner:
+def shapes_to_compile_for(choice: EngineChoice, replay: RunPlan, role: str, cache: Path) -> Shapes:
+    """What the role's engine reads in the log that ``replay`` plays, for backends that compile for given shapes; else nothing."""
+    return shapes_of(calibration_windows(replay, role, cache)) if choice.backend in COMPILED_PER_SHAPE else {}
+
+
+def compiled_runner(manifest: Path, choice: EngineChoice, cache: Path, threads: int, shapes: Shapes) -> Runner:
     """A compiled runner, not yet activated. What a backend keeps lies in its own folder of the cache."""
-    runner = open_engine(manifest, choice.backend, threads=threads, cache=cache / choice.backend)
+    runner = open_engine(manifest, choice.backend, threads=threads, cache=cache / choice.backend, shapes=shapes)
     runner.compile()
     return runner
 
@@ -117,7 +122,7 @@ def ready_engines(replay: RunPlan, choice: EngineChoice, cache: Path, on_stage: 
         on_stage(f"{role}, deriving")
         path = prepared_engine(manifest, choice, cache, calibration_plan(replay))
         on_stage(f"{role}, compiling")
-        fast = compiled_runner(path, choice, cache, threads)
+        fast = compiled_runner(path, choice, cache, threads, shapes_of(windows))
         on_stage(f"{role}, comparing")
         with open_engine(manifest, threads=threads) as reference, fast:
             found += parity_of(reference, fast, windows)
@@ -136,10 +141,10 @@ def build(request: BuildRequest, on_stage: Callable[[str], None] = lambda _: Non
     windows = load_windows(Path(request.windows))
     with (
         open_engine(manifest, threads=request.threads) as reference,
-        compiled_runner(path, choice, cache, request.threads) as fast,
+        compiled_runner(path, choice, cache, request.threads, shapes_of(windows)) as fast,
     ):
         on_stage("comparing")
-        warm_up(fast, fast.manifest)
+        warm_up(fast, fast.manifest, shapes_of(windows))
         found = parity_of(reference, fast, windows)
         if problem := excess(found, fast.manifest.precision):
             raise EngineError(f"{choice.name}: {problem}; it does not serve")

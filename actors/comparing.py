@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from actors.building import compiled_runner, prepared_engine
+from actors.building import compiled_runner, prepared_engine, shapes_to_compile_for
 from actors.engines import ServedEngine, SteadyEngine, warm_up
 from actors.inline import InlineRun
 from actors.plan import RunPlan, calibration_plan, load_manifests
@@ -156,8 +156,9 @@ class _Paired:
 def _opened(plan: RunPlan, role: str, choice: EngineChoice, cache: Path) -> Iterator[Runner]:
     manifest = load_manifests(plan.scenario, plan.folder)[role][0]
     path = prepared_engine(manifest, choice, cache, calibration_plan(plan))
-    with compiled_runner(path, choice, cache, plan.scenario.runtime.threads) as runner:
-        warm_up(runner, runner.manifest)
+    shapes = shapes_to_compile_for(choice, plan, role, cache)
+    with compiled_runner(path, choice, cache, plan.scenario.runtime.threads, shapes) as runner:
+        warm_up(runner, runner.manifest, shapes)
         yield runner
 
 

@@ -78,10 +78,12 @@ def fusion_engine(plan: RunPlan, opening: Opening = reference_engine) -> Iterato
         yield CalibratedFusion(runner, manifests["fusion"][1]), identity
 
 
-def warm_up(runner: Runner, manifest: Manifest) -> None:
-    """First calls allocate: make them before the run begins."""
-    zeros = {t.name: np.zeros([DYNAMIC if d is None else d for d in t.shape], dtype=t.dtype) for t in manifest.inputs}
-    if "frame_hwc" in zeros:
+def warm_up(runner: Runner, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+    """First calls allocate: make them before the run begins. ``shapes``: what will come, where that is known."""
+    known = shapes or {}
+    wanted = {t.name: known.get(t.name, tuple(DYNAMIC if d is None else d for d in t.shape)) for t in manifest.inputs}
+    zeros = {t.name: np.zeros(wanted[t.name], dtype=t.dtype) for t in manifest.inputs}
+    if "frame_hwc" in zeros and "frame_hwc" not in known:
         zeros["frame_hwc"] = np.zeros((DYNAMIC, 2 * DYNAMIC, 3), dtype=np.uint8)
     for _ in range(3):
         runner.infer(zeros)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 Window = dict[str, NDArray[Any]]
 """One call's inputs by name."""
 SEED = 17
+Shapes = dict[str, tuple[int, ...]]
+"""Of one call's inputs, by name."""
+
+
+def shapes_of(windows: Sequence[Window]) -> Shapes:
+    """Those of the newest window: the frames of a stream keep their size. Nothing of no windows."""
+    return {name: array.shape for name, array in windows[-1].items()} if windows else {}
 
 
 class Reservoir:

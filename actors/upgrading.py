@@ -27,7 +27,7 @@ from actors.building import BuildRequest, Built
 from actors.calibration import save_windows
 from actors.engines import reference_engine, warm_up
 from actors.plan import RunPlan, load_manifests
-from actors.sampling import Reservoir, Window
+from actors.sampling import Reservoir, Window, shapes_of
 from engines.backends.base import Runner
 from engines.cache import default_cache
 from engines.manifest import EngineError
@@ -124,10 +124,11 @@ class Upgrade:
                 choice.backend,
                 threads=self._plan.scenario.runtime.threads,
                 cache=self._cache / choice.backend,
+                shapes=shapes_of(windows),
             )
             runner.activate()
             self._loaded = runner
-            warm_up(runner, runner.manifest)
+            warm_up(runner, runner.manifest, shapes_of(windows))
             for window in windows[:3]:
                 runner.infer(window)
         except (EngineError, OSError) as error:

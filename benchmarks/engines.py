@@ -20,6 +20,7 @@ from actors.building import compiled_runner, prepared_engine
 from actors.calibration import calibration_windows
 from actors.engines import warm_up
 from actors.plan import RunPlan, calibration_plan, load_manifests
+from actors.sampling import shapes_of
 from engines.manifest import load_engine_files
 from engines.registry import EngineChoice
 
@@ -67,11 +68,21 @@ def time_engines(
             timed: dict[str, Any] = {BARE: BareSession(manifest, windows[0], replay.scenario.runtime.threads)}
             for choice in choices:
                 path = prepared_engine(manifest, choice, cache, calibration_plan(replay))
-                runner = stack.enter_context(compiled_runner(path, choice, cache, replay.scenario.runtime.threads))
-                warm_up(runner, runner.manifest)
+                threads, shapes = replay.scenario.runtime.threads, shapes_of(windows)
+                runner = stack.enter_context(compiled_runner(path, choice, cache, threads, shapes))
+                warm_up(runner, runner.manifest, shapes)
                 timed[choice.name] = runner
             found[role] = _turn_about(timed, windows, calls, partial(_show_of, show, role, calls))
     return found
+
+
+def one_tick(timed: Mapping[str, Mapping[str, array[int]]]) -> dict[str, array[int]]:
+    """Choice to the sum over all roles, call by call: what a decision pays that reads every stream anew."""
+    return {name: array("q", map(sum, zip(*(by[name] for by in timed.values()), strict=True))) for name in _shared(timed)}
+
+
+def _shared(timed: Mapping[str, Mapping[str, array[int]]]) -> list[str]:
+    return list(next(iter(timed.values()), {}))
 
 
 def _show_of(show: Show, role: str, calls: int, done: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,7 +114,8 @@ class InputCheck:
                 raise EngineError(f"{self._onnx}: input {name!r} is {found}; convert it to {spec.dtype}")
             if array.shape != shape and not _fits(array.shape, spec):
                 raise EngineError(f"{self._onnx}: input {name!r} has shape {list(array.shape)}; it must be {_text(spec)}")
-            if spec.dtype == "float32" and not np.isfinite(array).all():
+            # a product of the array with itself is finite if all of it is, short of overflow, and costs a third of looking
+            if spec.dtype == "float32" and not isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
                 raise EngineError(f"{self._onnx}: input {name!r} holds NaN or infinity; mask what is invalid at its source")
 
 

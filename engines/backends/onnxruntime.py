@@ -40,6 +40,8 @@ class OnnxRuntimeRunner:
         self._check = InputCheck(manifest)
         self._session: Any = None
         self._output_names = [t.name for t in manifest.outputs]
+        self._open_inputs = [t.name for t in manifest.inputs if not t.is_fixed]
+        self._has_fixed_outputs = all(t.is_fixed for t in manifest.outputs)
         self._binding: Any = None
         self._bound_inputs: dict[str, Array] = {}
         self._bound_outputs: dict[str, Array] = {}
@@ -83,8 +85,8 @@ class OnnxRuntimeRunner:
         match_tensors(self._manifest, "inputs", _described(session.get_inputs()))
         match_tensors(self._manifest, "outputs", _described(session.get_outputs()))
         self._session = session
-        if all(t.is_fixed for t in (*self._manifest.inputs, *self._manifest.outputs)):
-            self._bind(onnxruntime)
+        if self._has_fixed_outputs and not self._open_inputs:
+            self._bind({t.name: tuple(d or 0 for d in t.shape) for t in self._manifest.inputs})
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; see `engines.backends.base.Runner.infer`."""
@@ -92,8 +94,10 @@ class OnnxRuntimeRunner:
             raise EngineError(f"{self._manifest.onnx}: infer before activate; call activate() first")
         self._check(inputs)
         try:
-            if self._binding is None:
+            if not self._has_fixed_outputs:
                 return dict(zip(self._output_names, self._session.run(self._output_names, inputs), strict=True))
+            if self._binding is None or any(inputs[n].shape != self._bound_inputs[n].shape for n in self._open_inputs):
+                self._bind({name: array.shape for name, array in inputs.items()})  # a stream's frames keep their size
             for name, buffer in self._bound_inputs.items():
                 buffer[...] = inputs[name]
             self._session.run_with_iobinding(self._binding)
@@ -125,19 +129,19 @@ class OnnxRuntimeRunner:
     def _providers(self) -> list[Any]:
         return [CPU]
 
-    def _bind(self, onnxruntime: Any) -> None:
+    def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         # Copying a window into a bound buffer and running costs 5-10 us less a call than handing arrays to run(), and
         # allocates nothing. On the CPU an OrtValue shares its array's memory.
+        import onnxruntime
+
         binding = self._session.io_binding()
-        for spec in (*self._manifest.inputs, *self._manifest.outputs):
-            buffer = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
-            if spec in self._manifest.inputs:
-                binding.bind_ortvalue_input(spec.name, value)
-                self._bound_inputs[spec.name] = buffer
-            else:
-                binding.bind_ortvalue_output(spec.name, value)
-                self._bound_outputs[spec.name] = buffer
+        for spec in self._manifest.inputs:
+            buffer = self._bound_inputs[spec.name] = np.zeros(shapes[spec.name], dtype=spec.dtype)
+            binding.bind_ortvalue_input(spec.name, onnxruntime.OrtValue.ortvalue_from_numpy(buffer))
+        for spec in self._manifest.outputs:
+            if spec.name not in self._bound_outputs:  # they stay where they are, also when the inputs' shapes change
+                self._bound_outputs[spec.name] = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
+            binding.bind_ortvalue_output(spec.name, onnxruntime.OrtValue.ortvalue_from_numpy(self._bound_outputs[spec.name]))
         self._binding = binding
 
     def _refused(self, error: Exception) -> EngineError:

@@ -44,11 +44,12 @@ def list_engines(scenario: ScenarioName = "driving") -> None:
     """Which backends can run here, why others cannot, and which engines the scenario has."""
     folder = scenario_folder(scenario)
     manifests = load_manifests(load_scenario(folder), folder)
-    backends = table_of("Backends", "runs here", "versions or what to do")
+    backends = table_of("Backends", "runs here")
+    backends.add_column("versions, or what to do")
     for name, found in availabilities(next(iter(manifests.values()))[0]).items():
         versions = ", ".join(f"{library} {version}" for library, version in found.versions.items())
         reference = " (reference)" if name == REFERENCE else ""
-        backends.add_row(name + reference, "yes" if found.available else "no", found.reason or versions)
+        backends.add_row(name + reference, "yes" if found.available else "no", Text(found.reason or versions))
     engines = table_of(f"Engines of {scenario}", "precision", "bytes", "sha256", "where")
     for role, (path, manifest) in manifests.items():
         size = (path.parent / manifest.onnx).stat().st_size
@@ -121,7 +122,7 @@ def bench(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write all raw durations there.")] = None,
 ) -> None:
     """Time engines on the windows of the scenario's own log, one call of each after the other, beside bare ONNX Runtime."""
-    from benchmarks.engines import BARE, time_engines
+    from benchmarks.engines import BARE, one_tick, time_engines
 
     replay = _replay(scenario, None)
     choices = [engine_choice(REFERENCE), *([engine_choice(text) for text in engine or ()] or _present(replay))]
@@ -134,6 +135,7 @@ def bench(
         timed = time_engines(replay, choices, default_cache(), calls, show)
     for role, samples in timed.items():
         console.print(_timing_table(role, samples, BARE))
+    console.print(_timing_table("one tick: every engine once", one_tick(timed), BARE))
     if json_path is not None:
         raw = {role: {name: list(values) for name, values in samples.items()} for role, samples in timed.items()}
         json_path.write_text(json.dumps(raw) + "\n", encoding="utf-8")

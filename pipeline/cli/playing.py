@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rich.markup import escape
 
+from actors.serving import prepare_engines
 from actors.wiring import edges_of
 from pipeline.cli.errors import RunFailed
 from pipeline.cli.planning import Planned
@@ -45,6 +46,8 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
         _check_shared_memory(planned)
     for notice in plan.notices:
         out.print(f"[yellow]note:[/yellow] {escape(notice)}")
+    with errors.status("preparing engines") as status:
+        prepare_engines(plan, lambda stage: status.update(f"preparing {stage}"))
     played = _Played()
     title = f"{plan.scenario.name} · {planned.about} · {'inline' if inline else 'Ray'}"
     view = RunView(title, planned.duration_ns, live=live, to=out) if out.is_terminal else None

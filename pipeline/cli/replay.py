@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.planning import plan_replay
 from pipeline.cli.playing import play
-from pipeline.cli.run import Inline, Json, Set
+from pipeline.cli.run import Engine, Inline, Json, Set, settings
 
 
 def replay(
@@ -19,8 +19,9 @@ def replay(
     record: Annotated[
         Path | None, typer.Option("--record", help="Write streams and decisions to another log, for chiasm compare.")
     ] = None,
+    engine: Engine = None,
     set_: Set = None,
     json_lines: Json = False,
 ) -> None:
     """Replay a log by its own stamps: the same decisions at any speed, inline or on Ray, over either link."""
-    play(plan_replay(log, set_ or [], speed, record=record), inline=inline, json_lines=json_lines)
+    play(plan_replay(log, settings(set_, engine), speed, record=record), inline=inline, json_lines=json_lines)

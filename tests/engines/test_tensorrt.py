@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs onnx: pip install 'chiasm[precision]'")
 
+from recording_gpu import Gpu
+
 from engines.backends.base import BackendUnavailable, DeviceFault, RunnerOptions
 from engines.backends.tensorrt import TensorRtRunner
 from engines.backends.tensorrt.graph import graph_for_tensorrt
@@ -23,7 +25,6 @@ from engines.cache import derived_engine
 from engines.manifest import EngineError, load_engine_files, load_manifest
 from engines.parity import parity_of
 from engines.registry import WEIGHTS, availabilities, open_engine
-from tests.engines.recording_gpu import Gpu
 
 Windows = Callable[[Any, int, int], list[dict[str, Any]]]
 ROLES = ("camera", "microphone", "telemetry", "text", "fusion")
