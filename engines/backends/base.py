@@ -135,6 +135,22 @@ def match_tensors(manifest: Manifest, side: str, found: Mapping[str, tuple[str, 
             )
 
 
+def fixed_to(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Manifest:
+    """The manifest of the same engine for inputs of just these shapes."""
+    inputs = tuple(t.model_copy(update={"shape": shapes[t.name]}) for t in manifest.inputs)
+    return manifest.model_copy(update={"inputs": inputs})
+
+
+def refuse_other_shapes(manifest: Manifest, told: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """EngineError where a call brings other shapes than `RunnerOptions.shapes` said: nothing is compiled while a run waits."""
+    for name, shape in told.items():
+        if found[name] != shape:
+            raise EngineError(
+                f"{manifest.onnx}: input {name!r} has shape {list(found[name])}, it was compiled for {list(shape)}; "
+                "compile it for this shape, or run it on ort"
+            )
+
+
 def reason(error: BaseException) -> str:
     """A library's error in one bounded line."""
     text = str(error).strip()

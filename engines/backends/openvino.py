@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
-from engines.backends.base import Array, Availability, InputCheck, RunnerOptions, match_tensors, reason
-from engines.manifest import EngineError, Manifest
+from engines.backends.base import (
+    Array,
+    Availability,
+    InputCheck,
+    RunnerOptions,
+    fixed_to,
+    match_tensors,
+    reason,
+    refuse_other_shapes,
+)
+from engines.backends.portable_graph import portable_graph
+from engines.manifest import EngineError, Manifest, TensorSpec
 
 _DTYPES = {"u8": "uint8", "i16": "int16", "f32": "float32"}
 _HINTS = {"fp32": "f32", "int8": "f32", "fp16": "f32", "bf16": "bf16"}
@@ -25,6 +36,9 @@ class OpenVinoRunner:
         self._compiled: Any = None
         self._places: dict[str, int] = {}
         self._request: Any = None
+        self._is_active = False
+        self._open_inputs = [t.name for t in manifest.inputs if not t.is_fixed]
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._bound_inputs: dict[str, Array] = {}
         self._bound_outputs: dict[str, Array] = {}
 
@@ -42,12 +56,17 @@ class OpenVinoRunner:
         versions = {"openvino": str(openvino.__version__).partition("-")[0]}
         if "CPU" not in openvino.Core().available_devices:
             return Availability(reason="OpenVINO has no CPU plugin here; reinstall openvino", versions=versions)
+        if self._open_inputs and importlib.util.find_spec("onnx") is None:
+            return Availability(reason="No module named 'onnx'; pip install 'chiasm[openvino]'", versions=versions)
         return Availability(versions=versions)
 
     def compile(self) -> None:
-        """Compile the model; a cache folder keeps the result for the next process."""
-        if self._compiled is not None:
-            return
+        """Compile the model, if its shapes are known; a cache folder keeps the result for the next process."""
+        shapes = {t.name: self._options.shapes.get(t.name) or _fixed_shape(t) for t in self._manifest.inputs}
+        if not self._compiled and None not in shapes.values():
+            self._compile({name: shape for name, shape in shapes.items() if shape is not None})
+
+    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         import openvino
 
         core = openvino.Core()
@@ -61,9 +80,11 @@ class OpenVinoRunner:
         if self._options.cache is not None:
             self._options.cache.mkdir(parents=True, exist_ok=True)
             properties["CACHE_DIR"] = str(self._options.cache)
+        # OpenVINO rounds resized pixels otherwise than the reference, and only frames have dimensions that are open
+        is_open = not all(t.is_fixed for t in self._manifest.inputs)
+        model = portable_graph(self._model, shapes, with_int32=False) if is_open else self._model
         try:
-            graph = core.read_model(self._model, b"")
-            _truncate_resized_pixels(graph)
+            graph = core.read_model(model, b"")
             compiled = core.compile_model(graph, "CPU", properties)
         except RuntimeError as error:
             raise EngineError(f"{self._manifest.onnx}: OpenVINO refuses it ({_cause(error)}); serve it with ort") from None
@@ -72,37 +93,42 @@ class OpenVinoRunner:
             raise EngineError(f"{self._manifest.onnx}: OpenVINO computes in {got} although told not to; serve it with ort")
         # compiling may rename tensors, but keeps their order
         inputs, outputs = ([port.get_any_name() for port in ports] for ports in (graph.inputs, graph.outputs))
-        match_tensors(self._manifest, "inputs", dict(zip(inputs, map(_described, compiled.inputs), strict=True)))
-        match_tensors(self._manifest, "outputs", dict(zip(outputs, map(_described, compiled.outputs), strict=True)))
+        expected = fixed_to(self._manifest, shapes)
+        match_tensors(expected, "inputs", dict(zip(inputs, map(_described, compiled.inputs), strict=True)))
+        match_tensors(expected, "outputs", dict(zip(outputs, map(_described, compiled.outputs), strict=True)))
         self._places = {name: place for names in (inputs, outputs) for place, name in enumerate(names)}
-        self._compiled = compiled
+        self._compiled, self._shapes = compiled, dict(shapes)
 
     def activate(self) -> None:
-        """Make the one request; buffers of fixed shapes are shared with it, not copied."""
+        """Compile and bind, or wait for the first call where a frame's size is not yet known."""
+        self._is_active = True
+        self.compile()
+        if self._compiled is not None:
+            self._bind()
+
+    def _bind(self) -> None:
+        """Make the one request; its buffers are shared with it, not copied."""
         import openvino
 
-        self.compile()
         self._request = self._compiled.create_infer_request()
         for spec in self._manifest.inputs:
-            if spec.is_fixed:
-                self._bind_input(spec.name, tuple(d or 0 for d in spec.shape), spec.dtype)
+            buffer = self._bound_inputs[spec.name] = np.zeros(self._shapes[spec.name], dtype=spec.dtype)
+            self._request.set_input_tensor(self._places[spec.name], openvino.Tensor(buffer, shared_memory=True))
         for spec in self._manifest.outputs:
             if spec.is_fixed:
-                buffer = np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype)
+                buffer = self._bound_outputs.setdefault(spec.name, np.zeros([d or 0 for d in spec.shape], dtype=spec.dtype))
                 self._request.set_output_tensor(self._places[spec.name], openvino.Tensor(buffer, shared_memory=True))
-                self._bound_outputs[spec.name] = buffer
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; see `engines.backends.base.Runner.infer`."""
-        if self._request is None:
+        if not self._is_active:
             raise EngineError(f"{self._manifest.onnx}: infer before activate; call activate() first")
         self._check(inputs)
+        if any(inputs[name].shape != self._shapes.get(name) for name in self._open_inputs):
+            self._fit(inputs)
         try:
-            for name, array in inputs.items():
-                buffer = self._bound_inputs.get(name)
-                if buffer is None or buffer.shape != array.shape:  # a dynamic one: frames of a stream keep their size
-                    buffer = self._bind_input(name, array.shape, str(array.dtype))
-                buffer[...] = array
+            for name, buffer in self._bound_inputs.items():
+                buffer[...] = inputs[name]
             self._request.infer()
         except RuntimeError as error:
             raise EngineError(f"{self._manifest.onnx}: inference failed ({_cause(error)}); serve it with ort") from None
@@ -110,18 +136,18 @@ class OpenVinoRunner:
             return dict(self._bound_outputs)
         return {t.name: self._request.get_output_tensor(self._places[t.name]).data for t in self._manifest.outputs}
 
-    def _bind_input(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
-        import openvino
-
-        buffer = np.zeros(shape, dtype=dtype)
-        self._request.set_input_tensor(self._places[name], openvino.Tensor(buffer, shared_memory=True))
-        self._bound_inputs[name] = buffer
-        return buffer
+    def _fit(self, inputs: Mapping[str, Array]) -> None:
+        """Frames of another size: compile for them, in 0.1 s, unless it was said before what would come."""
+        found = {name: array.shape for name, array in inputs.items()}
+        refuse_other_shapes(self._manifest, self._options.shapes, found)
+        self._compile(found)
+        self._bind()
 
     def deactivate(self) -> None:
         """Drop request and model."""
         self._request = self._compiled = None
-        self._bound_inputs, self._bound_outputs = {}, {}
+        self._is_active = False
+        self._bound_inputs, self._bound_outputs, self._shapes = {}, {}, {}
 
     def __enter__(self) -> Self:
         self.activate()
@@ -131,19 +157,8 @@ class OpenVinoRunner:
         self.deactivate()
 
 
-def _truncate_resized_pixels(graph: Any) -> None:
-    """Let resized uint8 pixels lose their fraction, as ONNX Runtime's do: ONNX leaves it open, and OpenVINO would round."""
-    from openvino import Type, opset13
-
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() == "Interpolate" and node.input(0).get_element_type() == Type.u8:
-            readers = node.output(0).get_target_inputs()
-            node.input(0).replace_source_output(opset13.convert(node.input_value(0), "f32").output(0))
-            node.validate_and_infer_types()
-            whole = opset13.convert(opset13.floor(node), "u8")
-            for reader in readers:
-                reader.replace_source_output(whole.output(0))
-    graph.validate_nodes_and_infer_types()
+def _fixed_shape(spec: TensorSpec) -> tuple[int, ...] | None:
+    return tuple(d or 0 for d in spec.shape) if spec.is_fixed else None
 
 
 def _described(port: Any) -> tuple[str, tuple[int | None, ...]]:
@@ -154,5 +169,6 @@ def _described(port: Any) -> tuple[str, tuple[int | None, ...]]:
 def _cause(error: RuntimeError) -> str:
     """OpenVINO's errors begin with where in its source they were raised; what happened stands in the last lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    missing = [line.removeprefix("-- ") for line in lines if line.startswith("-- No conversion rule found")]
+    telling = missing or [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return (telling or lines or [reason(error)])[-1][:200]

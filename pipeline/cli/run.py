@@ -18,7 +18,7 @@ Source = Annotated[
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value over scenario.yaml, e.g. runtime.link=ray. Repeatable.")]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", help="BACKEND[-PRECISION] that serves, as openvino or ort-int8: see chiasm engines list."),
+    typer.Option("--engine", help="BACKEND[-PRECISION] that serves, as ort-int8: see chiasm engines list."),
 ]
 Inline = Annotated[bool, typer.Option("--inline", help="One process, without Ray.")]
 Json = Annotated[bool, typer.Option("--json", help="One decision with its receipt a line on stdout; all else on stderr.")]

@@ -56,7 +56,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "engines/training/",
         "engines/backends/torch.py",
         "engines/backends/torch_from_onnx/",
-        "engines/backends/tensorrt/",
+        "engines/backends/portable_graph.py",
     ),
     "onnxruntime": (
         "engines/backends/",

@@ -19,8 +19,8 @@ pytest.importorskip("onnx", reason="needs onnx: pip install 'chiasm[precision]'"
 from recording_gpu import Gpu
 
 from engines.backends.base import BackendUnavailable, DeviceFault, RunnerOptions
+from engines.backends.portable_graph import portable_graph
 from engines.backends.tensorrt import TensorRtRunner
-from engines.backends.tensorrt.graph import graph_for_tensorrt
 from engines.cache import derived_engine
 from engines.manifest import EngineError, load_engine_files, load_manifest
 from engines.parity import parity_of
@@ -50,7 +50,7 @@ def runner_of(role: str, cache: Path | None = None, **shapes: tuple[int, ...]) -
 @pytest.mark.parametrize("scenario", ["driving", "patient"])
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_graph_for_tensorrt_computes_what_the_engine_does(
+def test_the_portable_graph_computes_what_the_engine_does(
     windows_of: Windows, scenario: str, role: str, precision: Any, tmp_path: Path
 ) -> None:
     import onnx
@@ -60,7 +60,7 @@ def test_the_graph_for_tensorrt_computes_what_the_engine_does(
     windows = windows_of(load_manifest(path), 10, 3)
     derived = derived_engine(path, precision, tmp_path, calibration=lambda: windows, calibrated_on="made", symmetric=True)
     model = load_engine_files(derived)[1]
-    rewritten = graph_for_tensorrt(model, {name: array.shape for name, array in windows[0].items()})
+    rewritten = portable_graph(model, {name: array.shape for name, array in windows[0].items()})
     graph = onnx.load_from_string(rewritten)
     assert graph.opset_import[0].version == 17
     assert not LACKING & {node.op_type for node in graph.graph.node}
@@ -80,9 +80,7 @@ def test_frames_of_any_size_are_resized_to_the_bit(windows_of: Windows, height: 
 
     model = load_engine_files(WEIGHTS / "driving" / "camera.json")[1]
     frame = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    session = onnxruntime.InferenceSession(
-        graph_for_tensorrt(model, {"frame_hwc": frame.shape}), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(portable_graph(model, {"frame_hwc": frame.shape}), providers=["CPUExecutionProvider"])
     with open_engine(WEIGHTS / "driving" / "camera.json") as reference:
         wanted = reference.infer({"frame_hwc": frame})["tokens"]
         np.testing.assert_allclose(session.run(None, {"frame_hwc": frame})[0], wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
@@ -260,7 +258,7 @@ def test_a_device_that_fails_in_a_call_is_a_fault(gpu: Gpu, windows_of: Windows)
 
 def test_another_shape_than_the_plans_is_refused_and_the_runner_stays_usable(gpu: Gpu, windows_of: Windows) -> None:
     with runner_of("camera", frame_hwc=(96, 160, 3)) as runner:
-        with pytest.raises(EngineError, match=r"has shape \[48, 160, 3\], its plan is for \[96, 160, 3\]"):
+        with pytest.raises(EngineError, match=r"has shape \[48, 160, 3\], it was compiled for \[96, 160, 3\]"):
             runner.infer({"frame_hwc": np.zeros((48, 160, 3), np.uint8)})
         runner.infer({"frame_hwc": np.zeros((96, 160, 3), np.uint8)})
 

@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.backends.base import DeviceFault, Runner
-from engines.backends.torch import TorchRunner, _at_most, _without_tf32
+from engines.backends.torch import TorchRunner, _at_most, without_tf32
 from engines.backends.torch_from_onnx import module_from_graph, read_graph
 from engines.cache import derived_engine
 from engines.manifest import EngineError, load_manifest
@@ -134,7 +134,7 @@ def test_a_call_leaves_threads_random_numbers_and_tf32_as_they_were(windows_of: 
         conv = getattr(torch.backends.cudnn, "conv", None)  # before torch 2.9 there was one flag for all of cuDNN
         place, name, exact = (conv, "fp32_precision", "ieee") if conv else (torch.backends.cudnn, "allow_tf32", False)
         allowed = getattr(place, name)
-        with _without_tf32():
+        with without_tf32():
             assert getattr(place, name) == exact
         assert getattr(place, name) == allowed
     finally:

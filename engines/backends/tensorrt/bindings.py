@@ -45,7 +45,7 @@ def last_error(logger: Any, otherwise: str) -> str:
 
 
 def built_plan(trt: Any, logger: Any, model: bytes, precision: Precision, timing: bytes, name: str) -> tuple[bytes, bytes]:
-    """The plan of a graph of `engines.backends.tensorrt.graph`, and the timing cache with what was timed for it.
+    """The plan of a graph of `engines.backends.portable_graph`, and the timing cache with what was timed for it.
 
     ``timing``: an earlier timing cache, or nothing. Raises EngineError: a precision that this TensorRT lacks, an operator that
     its parser lacks, no room, no kernel.

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where TensorRT 8.6 lives
 
-from engines.backends.base import Array, Availability, BackendUnavailable, DeviceFault, InputCheck, RunnerOptions, reason
+from engines.backends.base import (
+    Array,
+    Availability,
+    BackendUnavailable,
+    DeviceFault,
+    InputCheck,
+    RunnerOptions,
+    reason,
+    refuse_other_shapes,
+)
+from engines.backends.portable_graph import portable_graph
 from engines.backends.tensorrt import cuda_graph
 from engines.backends.tensorrt.bindings import built_plan, last_error, message_logger
 from engines.backends.tensorrt.device import availability, current_context, device_found
-from engines.backends.tensorrt.graph import graph_for_tensorrt
 from engines.backends.tensorrt.plans import PlanCache, plan_key
 from engines.manifest import EngineError, Manifest
 
@@ -104,12 +113,7 @@ class TensorRtRunner:
 
     def _shapes_of(self, inputs: Mapping[str, Array]) -> Shapes:
         found = {name: array.shape for name, array in inputs.items()}
-        if (known := self._known_shapes()) is not None:
-            odd = next(name for name, shape in found.items() if shape != known[name])
-            raise EngineError(
-                f"{self._manifest.onnx}: input {odd!r} has shape {list(found[odd])}, its plan is for {list(known[odd])}; "
-                "build one for this shape, or run it on ort"
-            )
+        refuse_other_shapes(self._manifest, self._options.shapes, found)
         return found
 
     def _bind(self, shapes: Shapes) -> BoundPlan:
@@ -128,7 +132,7 @@ class TensorRtRunner:
         key = plan_key(self._manifest, shapes, version, device)
         if (kept := self._plans.load(key)) is not None:
             return kept
-        model = graph_for_tensorrt(self._model, shapes)
+        model = portable_graph(self._model, shapes)
         with current_context():
             timing = self._plans.timing(version, device)
             plan, timed = built_plan(trt, message_logger(trt), model, self._manifest.precision, timing, self._manifest.onnx)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from engines.backends.portable_graph import neighbours
 from engines.backends.torch_from_onnx.graph import tensor_from_proto
 from engines.backends.torch_from_onnx.operation import Operation, Value
 from engines.backends.torch_from_onnx.quantised import QUANTISED
@@ -305,7 +305,7 @@ def _resize(op: Operation) -> Value:
     if 0 in found:
         raise ValueError("an image without pixels")
     (_, height, width, channels), (rows, columns) = found, sizes[1:3]
-    (top, bottom, down), (left, right, across) = _neighbours(height, rows), _neighbours(width, columns)
+    (top, bottom, down), (left, right, across) = neighbours(height, rows), neighbours(width, columns)
     corners = [y[:, None] * width + x[None, :] for y in (top, bottom) for x in (left, right)]
     shares = [v[:, None] * h[None, :] for v in (1024 - down, down) for h in (1024 - across, across)]
     # one index and one weight a byte: laid out like that torch takes and multiplies three times as fast as by pixel
@@ -316,17 +316,6 @@ def _resize(op: Operation) -> Value:
     weighted = op.emit(torch.mul, op.emit(torch.reshape, read, [4, rows * columns * channels]), weight)
     whole = op.emit(operator.rshift, op.emit(torch.sum, weighted, [0], dtype=torch.int32), 20)
     return op.emit("to", op.emit(torch.reshape, whole, [1, rows, columns, channels]), torch.uint8)
-
-
-def _neighbours(size: int, resized: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Along one axis, for each resized place: the source pixel before it, the one after it, and its way to that in 1/1024."""
-    scale = np.float32(resized) / np.float32(size)
-    place = np.arange(resized, dtype=np.float32)
-    if scale != 1:
-        place = (place + np.float32(0.5)) / scale - np.float32(0.5)
-    place = np.clip(place, np.float32(0), np.float32(size - 1))
-    before = place.astype(np.int64)
-    return before, np.minimum(before + 1, size - 1), (place * np.float32(1024)).astype(np.int64) - before * 1024
 
 
 _SAME: dict[str, str] = {

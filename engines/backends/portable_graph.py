@@ -1,4 +1,4 @@
-"""A graph as TensorRT's ONNX parser takes it, from 8.6 on: fixed shapes, opset 17, no operator or dtype that it lacks.
+"""A graph that other libraries read as ONNX Runtime does: for given shapes, in opset 17, with what TensorRT 8.6 already knew.
 
 What it computes stays the same: inputs of 16 bits become inputs of 32, a frame is cut and resized in whole numbers exactly as
 ONNX Runtime does it, a GRU is written out step by step (as a loop it could not be captured in a CUDA graph).
@@ -29,23 +29,26 @@ Shapes = Mapping[str, tuple[int, ...]]
 Constants = dict[str, NDArray[Any]]
 
 
-def graph_for_tensorrt(model: bytes, shapes: Shapes) -> bytes:
-    """The graph for inputs of just these shapes. Raises EngineError: onnx is missing, or the graph cannot be brought there."""
+def portable_graph(model: bytes, shapes: Shapes, *, with_int32: bool = True) -> bytes:
+    """The graph for inputs of just these shapes. Raises EngineError: onnx is missing, or the graph cannot be brought there.
+
+    ``with_int32``: whether the library multiplies and divides whole numbers of 32 bits as such; OpenVINO does it in float32.
+    """
     try:
         import onnx
     except ImportError as error:
-        raise EngineError(f"backend tensorrt: {error}; pip install 'chiasm[gpu]'") from None
+        raise EngineError(f"{error}; pip install 'chiasm[precision]'") from None
     try:
         parsed = onnx.load_from_string(model)
         put_in_order(parsed.graph)
         _fix_shapes(parsed.graph, shapes)
         inferred = onnx.shape_inference.infer_shapes(parsed)
-        writer = _Rewriter(inferred)
+        writer = _Rewriter(inferred, with_int32)
         writer.run()
         rewritten = writer.model()
         onnx.checker.check_model(rewritten)
     except (ValueError, KeyError, IndexError, TypeError, onnx.checker.ValidationError) as error:
-        raise EngineError(f"backend tensorrt: this graph cannot be brought to it ({str(error)[:160]}); run it on ort") from error
+        raise EngineError(f"this graph cannot be written for other libraries ({str(error)[:160]}); run it on ort") from error
     content: bytes = rewritten.SerializeToString()
     return content
 
@@ -64,11 +67,10 @@ def _fix_shapes(graph: Any, shapes: Shapes) -> None:
 class _Rewriter:
     """Goes through the nodes once, in order, and writes each as it is, folded, or in other words."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, with_int32: bool) -> None:
         from onnx import TensorProto, numpy_helper
 
-        self._model, self._graph = model, model.graph
-        self._bf16 = TensorProto.BFLOAT16
+        self._graph, self._with_int32 = model.graph, with_int32
         self._nodes: list[Any] = []
         self._new: list[Any] = []
         self._renamed: dict[str, str] = {}
@@ -173,8 +175,10 @@ class _Rewriter:
             kind = value.type.tensor_type
             if kind.elem_type == TensorProto.UINT8 and len(kind.shape.dim) == 3:
                 # TensorRT turns uint8 into floating point only
-                floating = self._emit("Cast", [value.name], f"{value.name}.float", to=TensorProto.FLOAT)
-                self._renamed[value.name] = self._emit("Cast", [floating], f"{value.name}.int", to=TensorProto.INT32)
+                pixels = self._emit("Cast", [value.name], f"{value.name}.float", to=TensorProto.FLOAT)
+                if self._with_int32:
+                    pixels = self._emit("Cast", [pixels], f"{value.name}.int", to=TensorProto.INT32)
+                self._renamed[value.name] = pixels
             elif kind.elem_type in (TensorProto.UINT8, TensorProto.INT16):
                 kind.elem_type = TensorProto.INT32
 
@@ -204,17 +208,49 @@ class _Rewriter:
         (_, height, width, channels), (rows, columns) = found, (int(sizes[1]), int(sizes[2]))
         (top, bottom, down), (left, right, across) = neighbours(height, rows), neighbours(width, columns)
         corners = [y[:, None] * width + x[None, :] for y in (top, bottom) for x in (left, right)]
-        shares = [v[:, None] * h[None, :] for v in (FIXED_POINT - down, down) for h in (FIXED_POINT - across, across)]
-        places = self._constant(f"{name}.places", np.stack(corners).reshape(4, -1).astype(np.int32))
-        weights = self._constant(f"{name}.weights", np.stack(shares).reshape(4, -1, 1).astype(np.int32))
+        is_cut = not down.any() and not across.any()  # every place is a pixel
+        read = corners[0].reshape(-1) if is_cut else np.stack(corners).reshape(2, 2, -1)
+        places = self._constant(f"{name}.places", read.astype(np.int32))
         flat = self._constant(f"{name}.flat", np.array([height * width, channels], np.int64))
         shape = self._constant(f"{name}.shape", np.array([1, rows, columns, channels], np.int64))
-        axis = self._constant(f"{name}.axis", np.array([0], np.int64))
-        unit = self._constant(f"{name}.unit", np.array(FIXED_POINT**2, np.int32))
         pixels = self._emit("Gather", [self._emit("Reshape", [image, flat], f"{name}.pixels"), places], f"{name}.read", axis=0)
+        if is_cut:
+            self._emit("Reshape", [pixels, shape], name)
+            return
+        by_row = np.repeat(np.stack([FIXED_POINT - down, down]), columns, axis=1)[:, None, :, None]
+        by_column = np.tile(np.stack([FIXED_POINT - across, across]), rows)[:, :, None]
+        weigh = self._weighted_in_int32 if self._with_int32 else self._weighted_in_float32
+        self._emit("Reshape", [weigh(name, pixels, by_row, by_column), shape], name)
+
+    def _weighted_in_int32(self, name: str, pixels: str, by_row: NDArray[Any], by_column: NDArray[Any]) -> str:
+        """Pixels ``[2, 2, places, channels]`` (row, column) to ``[places, channels]``: the weights' sum is 2**20."""
+        weights = self._constant(f"{name}.weights", (by_row * by_column).astype(np.int32))
+        axes = self._constant(f"{name}.axes", np.array([0, 1], np.int64))
+        unit = self._constant(f"{name}.unit", np.array(FIXED_POINT**2, np.int32))
         weighted = self._emit("Mul", [pixels, weights], f"{name}.weighted")
-        summed = self._emit("ReduceSum", [weighted, axis], f"{name}.sum", keepdims=0)
-        self._emit("Reshape", [self._emit("Div", [summed, unit], f"{name}.whole"), shape], name)
+        summed = self._emit("ReduceSum", [weighted, axes], f"{name}.sum", keepdims=0)
+        return self._emit("Div", [summed, unit], f"{name}.whole")
+
+    def _weighted_in_float32(self, name: str, pixels: str, by_row: NDArray[Any], by_column: NDArray[Any]) -> str:
+        """The same where whole numbers are exact up to 2**24 only: high and low 10 bits of the rows' sum are weighted apart."""
+        rows, columns = (
+            self._constant(f"{name}.{n}", w.astype(np.float32)) for n, w in (("rows", by_row), ("columns", by_column))
+        )
+        axis = self._constant(f"{name}.axis", np.array([0], np.int64))
+        unit = self._constant(f"{name}.unit", np.array(FIXED_POINT, np.float32))
+
+        def whole(value: str, output: str) -> str:
+            return self._emit("Floor", [self._emit("Div", [value, unit], f"{output}.share")], output)
+
+        def summed(value: str, weights: str, output: str) -> str:
+            return self._emit("ReduceSum", [self._emit("Mul", [value, weights], f"{output}.parts"), axis], output, keepdims=0)
+
+        across_rows = summed(pixels, rows, f"{name}.by_row")
+        high = whole(across_rows, f"{name}.high")
+        low = self._emit("Sub", [across_rows, self._emit("Mul", [high, unit], f"{name}.cut")], f"{name}.low")
+        carried = whole(summed(low, columns, f"{name}.low_sum"), f"{name}.carried")
+        total = self._emit("Add", [summed(high, columns, f"{name}.high_sum"), carried], f"{name}.total")
+        return whole(total, f"{name}.whole")
 
     def _integers(self) -> set[str]:
         """Names that hold bytes, or what bytes were widened to."""
