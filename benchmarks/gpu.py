@@ -23,7 +23,7 @@ from benchmarks.gpu_measuring import TENSORRT, measure
 WINDOWS = 32
 """Of each engine."""
 SCENARIOS = ("driving", "patient")
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "gpu"
 
 
 def prepare(folder: Path) -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 TITLE = "Decisions in int8 against fp32, on simulated runs that nothing else ever saw"
 SCENARIOS = ("driving", "patient")
 PRECISION = EngineChoice(backend="ort", precision="int8")
-SEEDS, QUICK_SEEDS = tuple(range(1802, 1872)), (1800, 1801)
-"""No plan of training, calibration or evaluation holds them; the quick ones were looked at while the recipe was chosen."""
+SEEDS, QUICK_SEEDS = tuple(range(1872, 1942)), (1800, 1801)
+"""No plan of training, calibration or evaluation holds them. Those from 1800 to 1871 were looked at while the recipe was chosen."""
 RUN_S, TICK_S = 60.0, 0.2
 PROCESSES = 2
 JUDGED_FROM = 200

@@ -15,7 +15,7 @@ import typer
 from benchmarks.environment import ROOT
 from benchmarks.measurement import RESULTS
 
-MEASUREMENTS = ("startup", "live", "live-loaded", "replay", "memory", "accuracy", "stopping", "precision")
+MEASUREMENTS = ("startup", "live", "live-loaded", "replay", "memory", "accuracy", "stopping", "precision", "engine-share")
 
 
 def main(

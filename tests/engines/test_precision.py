@@ -40,7 +40,8 @@ def test_a_derived_engine_stays_within_its_budget_on_other_windows(
     with reference, other:
         found = parity_of(reference, other, windows_of(reference.manifest, 12, 4))
         assert excess(found, other.manifest.precision) == ""
-        assert any(parity.max_relative > 0 for parity in found), "nothing was transformed"
+        is_left_alone = precision == "int8" and (role in ("camera", "fusion") or (scenario, role) == ("driving", "telemetry"))
+        assert any(parity.max_relative > 0 for parity in found) != is_left_alone
         assert other.manifest.derived_from == reference.manifest.sha256
         assert (other.manifest.calibrated_on != "") == (precision == "int8")
 

@@ -1,7 +1,7 @@
 """The TensorRT backend without a GPU: the graphs it hands over, the order of its calls, its cache, what it says without a device.
 
 The calls go to a recording stand-in (`recording_gpu.py`); nothing here is TensorRT having run. What ran on a device is in
-``benchmarks/results/gpu-*.json``.
+``benchmarks/results/gpu``.
 """
 
 from __future__ import annotations
