@@ -4,6 +4,7 @@
     python -m benchmarks.gpu measure FOLDER     where the GPU is; needs only `engines` and numpy there
         --with PYTHON                           an interpreter whose backends take part; repeatable; default: this one
     python -m benchmarks.gpu show FILE          the tables of a result
+        --picture PNG                           and its medians as a picture
 
 `prepare` derives the graphs, samples windows from the shipped logs and writes down what the reference makes of them, for a box
 with a GPU may have an old Python and no network. `measure` writes ``gpu-DATE.json`` and the raw samples to ``--out``.
@@ -23,6 +24,11 @@ from benchmarks.gpu_measuring import TENSORRT, measure
 WINDOWS = 32
 """Of each engine."""
 SCENARIOS = ("driving", "patient")
+COLOURS = {
+    "tensorrt fp32": "#1b6e3c", "tensorrt fp16": "#46a067", "tensorrt int8": "#9ad0ab",
+    "torch+compile": "#c98a2b", "torch": "#e6c590", "ort-cuda": "#4a6fa5", "ort": "#9a9a9a",
+}  # fmt: skip
+"""Contender to the colour of its bars, in their order. ``ort`` is the reference on the CPU."""
 RESULTS = Path(__file__).parent / "results" / "gpu"
 
 
@@ -80,6 +86,37 @@ def show(report: dict[str, Any]) -> None:
             print(f"{name:<22}{figures}{worst:>17.1e}")
 
 
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Medians of every engine, host to host, as one bar a contender, on a log scale."""
+    from matplotlib.figure import Figure
+
+    engines = list(report["engines"])
+    names = [n for n in COLOURS if any("latency_ms" in found.get(n, {}) for found in report["engines"].values())]
+    figure = Figure(figsize=(8.5, 0.62 * len(engines) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    height = 0.84 / len(names)
+    for row, engine in enumerate(engines):
+        for place, name in enumerate(names):
+            ms = report["engines"][engine].get(name, {}).get("latency_ms", {}).get("host to host", {}).get("p50")
+            if ms is not None:
+                y = row + (place - (len(names) - 1) / 2) * height
+                axes.barh(y, ms, height * 0.92, color=COLOURS[name])
+                axes.text(ms * 1.03, y, f"{ms:.2f}", va="center", fontsize=6, color="#444444")
+    axes.set_yticks(range(len(engines)), [engine.replace("/", " ") for engine in engines])
+    axes.set_xscale("log")
+    axes.set_xlim(0.03, 6)
+    axes.set_xticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.set_xlabel("ms a call, host to host, median (logarithmic)")
+    axes.spines[["top", "right"]].set_visible(False)
+    gpu = report["machine"]["gpu"].partition(",")[0]
+    handles = [axes.barh(0, 0, color=COLOURS[name]) for name in names]
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=8)
+    axes.set_title(f"{gpu}, {report['date'][:10]}", fontsize=9, loc="left", color="#444444")
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,13 +125,17 @@ def main() -> None:
     parser.add_argument("--with", dest="commands", action="append", help="an interpreter whose backends take part")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--builders", type=int, default=2, help="processes that build plans at once")
+    parser.add_argument("--picture", type=Path, help="with show: write the medians as a PNG there")
     options = parser.parse_args()
     if options.verb == "prepare":
         prepare(options.place)
     elif options.verb == "measure":
         show(measure(options.place.resolve(), options.commands or [sys.executable], options.out, options.builders))
     else:
-        show(json.loads(options.place.read_text(encoding="utf-8")))
+        report = json.loads(options.place.read_text(encoding="utf-8"))
+        show(report)
+        if options.picture is not None:
+            draw(report, options.picture)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ TITLE = "Decisions in int8 against fp32, on simulated runs that nothing else eve
 SCENARIOS = ("driving", "patient")
 PRECISION = EngineChoice(backend="ort", precision="int8")
 SEEDS, QUICK_SEEDS = tuple(range(1872, 1942)), (1800, 1801)
-"""No plan of training, calibration or evaluation holds them. Those from 1800 to 1871 were looked at while the recipe was chosen."""
+"""No plan of training, calibration or evaluation holds them. Those from 1800 to 1871 chose the recipe."""
 RUN_S, TICK_S = 60.0, 0.2
 PROCESSES = 2
 JUDGED_FROM = 200
