@@ -85,7 +85,8 @@ class InlineRun:
                 stack.enter_context(writer)
             self._gates = {s: g for s in infos if (g := credit_gate(plan, s, origin_ns)) is not None}
             report = self._report if plan.is_replay else None
-            sink = SinkStage(writer=writer, sinks=sinks, progress=report, keep_outbox=self._on_decisions is not None)
+            has_outbox = self._on_decisions is not None
+            sink = SinkStage(writer=writer, sinks=sinks, progress=report, keep_outbox=has_outbox, clock=clock)
             fuse = None
             encoders: dict[str, EncodeStage] = {}
             if fusion is not None and contract is not None:

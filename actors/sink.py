@@ -37,7 +37,7 @@ class Sink(StageActor):
         if writer is not None:
             self._resources.enter_context(writer)
         progress = self._progress if self.plan.is_replay else None
-        self._stage = SinkStage(writer=writer, sinks=self._sinks, progress=progress)
+        self._stage = SinkStage(writer=writer, sinks=self._sinks, progress=progress, clock=self.clock)
         super().start(start)
 
     def loop(self, start: Start) -> None:

@@ -41,6 +41,8 @@ class AdmittedWindow:
     admitted: Admitted
     tokens: Tokens | None
     arrived_ns: int = 0
+    settled_ns: int = 0
+    """When (on the live clock) the stream settled; 0 in replay, or if fusion did not wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class _Pending:
     announced_ns: int
     settled_ns: int | None = None
     complete_ns: int | None = None
+    settled_by: dict[str, int] = field(default_factory=dict)
+    """Stream to when it settled, as far as that was looked at."""
 
 
 class _Lane:
@@ -120,7 +124,7 @@ class _Lane:
             return True
         return owed[0].tokens is not None or owed[0].lost
 
-    def admit(self, reference_ns: int) -> AdmittedWindow:
+    def admit(self, reference_ns: int, settled_ns: int = 0) -> AdmittedWindow:
         """The verdict, from stamps alone."""
         owed = self.owed(reference_ns)
         fresh = [w for w in owed if reference_ns - w.end_ns <= self.contract.max_age_ns]
@@ -129,7 +133,8 @@ class _Lane:
         name = self.contract.stream
         if chosen is None:
             availability = self._absence(reference_ns, bool(owed))
-            return AdmittedWindow(admitted=Admitted(stream=name, availability=availability, overrun=overrun), tokens=None)
+            nothing = Admitted(stream=name, availability=availability, overrun=overrun)
+            return AdmittedWindow(admitted=nothing, tokens=None, settled_ns=settled_ns)
         return AdmittedWindow(
             admitted=Admitted(
                 stream=name,
@@ -142,6 +147,7 @@ class _Lane:
             ),
             tokens=chosen.tokens,
             arrived_ns=chosen.arrived_ns,
+            settled_ns=settled_ns,
         )
 
     def _absence(self, reference_ns: int, any_window: bool) -> Availability:
@@ -347,7 +353,7 @@ class AdmissionMachine:
         self._decided_ns = head.reference_ns
         late = now_ns is not None and now_ns > head.reference_ns + self.contract.deadline_ns
         skipped = late and bool(self._pending) and self._ready(self._pending[0], now_ns)
-        windows = tuple(lane.admit(head.reference_ns) for lane in self._lanes.values())
+        windows = tuple(lane.admit(head.reference_ns, head.settled_by.get(name, 0)) for name, lane in self._lanes.items())
         for lane in self._lanes.values():
             lane.forget(head.reference_ns)
         return Admission(
@@ -363,7 +369,12 @@ class AdmissionMachine:
 
     def _ready(self, pending: _Pending, now_ns: int | None) -> bool:
         reference_ns, contract = pending.reference_ns, self.contract
-        settled = all(lane.settled(reference_ns, now_ns, contract.in_flight_ns) for lane in self._lanes.values())
+        for name, lane in self._lanes.items():
+            if lane.settled(reference_ns, now_ns, contract.in_flight_ns):
+                pending.settled_by.setdefault(name, now_ns or 0)
+            else:
+                pending.settled_by.pop(name, None)  # lost, and back again
+        settled = len(pending.settled_by) == len(self._lanes)
         complete = all(lane.complete(reference_ns) for lane in self._lanes.values())
         if settled and pending.settled_ns is None:
             pending.settled_ns = now_ns or 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.messages import Admitted, Availability, Decision, Receipt, Spans
+from pipeline.messages import Admitted, Availability, Decision, Receipt, Spans, Stamps, StreamStamps
 
 
 def _admitted_to_dict(admitted: Admitted) -> dict[str, Any]:
@@ -36,7 +36,13 @@ def _receipt_to_dict(receipt: Receipt) -> dict[str, Any]:
         "state_sha256": receipt.state_sha256,
         "overrun": receipt.overrun,
         "synthetic": receipt.synthetic,
+        **({"stamps": _stamps_to_dict(receipt.stamps)} if receipt.stamps is not None else {}),
     }
+
+
+def _stamps_to_dict(stamps: Stamps) -> dict[str, Any]:
+    streams = [{n: v for n in StreamStamps.__slots__ if (v := getattr(s, n))} for s in stamps.streams]
+    return {"streams": streams, **{n: getattr(stamps, n) for n in Stamps.__slots__ if n != "streams"}}
 
 
 def decision_to_dict(decision: Decision) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "labels": decision.labels,
         "state": decision.state,
         "receipt": _receipt_to_dict(decision.receipt) if decision.receipt else None,
+        **({"sink_ns": decision.sink_ns} if decision.sink_ns else {}),
     }
 
 
@@ -66,7 +73,12 @@ def decision_to_json(decision: Decision, *, with_memory: bool = False) -> str:
 
 def _receipt_from_dict(data: dict[str, Any]) -> Receipt:
     admitted = tuple(Admitted(**{**a, "availability": Availability[a["availability"].upper()]}) for a in data["admitted"])
-    return Receipt(**{**data, "admitted": admitted, "spans": Spans(**data["spans"])})
+    stamps = _stamps_from_dict(data["stamps"]) if data.get("stamps") else None
+    return Receipt(**{**data, "admitted": admitted, "spans": Spans(**data["spans"]), "stamps": stamps})
+
+
+def _stamps_from_dict(data: dict[str, Any]) -> Stamps:
+    return Stamps(**{**data, "streams": tuple(StreamStamps(**stream) for stream in data["streams"])})
 
 
 def decision_from_json(text: str | bytes) -> Decision:

@@ -148,6 +148,10 @@ class Tokens:
     window_end_ns: int
     values: NDArray[np.float32]
     decode_ns: int = 0
+    decoded_ns: int = 0
+    """When the sample left its decoder."""
+    taken_ns: int = 0
+    """When the encoder took the sample: before that it was on a link, or waited for the encoder."""
     encode_start_ns: int = 0
     encode_ns: int = 0
     engine: str = ""
@@ -197,6 +201,37 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStamps:
+    """How one stream's tokens came to a live decision, on the run's clock; zeros for what was not known.
+
+    From ``capture_ns`` to ``arrived_ns`` (at fusion) they rise. Tokens that an earlier decision had read already have none.
+    ``settled_ns`` is from when on nothing more could be owed by this stream; 0 if fusion did not wait for that.
+    """
+
+    stream: str
+    capture_ns: int = 0
+    receive_ns: int = 0
+    decode_start_ns: int = 0
+    decoded_ns: int = 0
+    taken_ns: int = 0
+    encode_start_ns: int = 0
+    encoded_ns: int = 0
+    arrived_ns: int = 0
+    settled_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """When what happened to a live decision: `pipeline.latency.intervals` makes spans of it."""
+
+    streams: tuple[StreamStamps, ...]
+    announced_ns: int
+    """When fusion knew of the reference time."""
+    fuse_start_ns: int
+    fused_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """Which samples, how old, which engines, which config, where the time went."""
 
@@ -209,6 +244,8 @@ class Receipt:
     overrun: bool = False
     synthetic: bool = False
     """The reference time was put in by the runtime because the reference stream fell silent."""
+    stamps: Stamps | None = None
+    """Of a live decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +269,8 @@ class Decision:
     memory: str = ""
     """Fusion's memory, `FusionMemory.to_json`, for the recorder's snapshots; ``state`` holds the hashes of its entries."""
     receipt: Receipt | None = None
+    sink_ns: int = 0
+    """When the sink took it, as the log says; 0 before."""
 
     @property
     def latency_ns(self) -> int:

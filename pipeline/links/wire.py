@@ -33,7 +33,7 @@ from pipeline.messages import (
 Buffer = Any
 """Something that exports contiguous bytes: bytes, memoryview, a C-contiguous array."""
 
-MAGIC: Final = 0x43484D31
+MAGIC: Final = 0x43484D32
 """``CHM1``: this version of the wire form, in this machine's byte order."""
 MAX_PAYLOAD_BYTES: Final = 2**30
 MAX_TEXT_BYTES: Final = 4096
@@ -67,11 +67,13 @@ class WireHeader(ctypes.Structure):
         ("encode_start_ns", ctypes.c_int64),
         ("encode_ns", ctypes.c_int64),
         ("delay_ns", ctypes.c_int64),
+        ("decoded_ns", ctypes.c_int64),
+        ("taken_ns", ctypes.c_int64),
         ("shape", ctypes.c_uint32 * 4),
     )
 
 
-_LAYOUT: Final = struct.Struct(f"=IHHQQqQ{STREAM_BYTES}s12q4I")
+_LAYOUT: Final = struct.Struct(f"=IHHQQqQ{STREAM_BYTES}s14q4I")
 HEADER_BYTES: Final = _LAYOUT.size
 assert ctypes.sizeof(WireHeader) == HEADER_BYTES
 assert HEADER_BYTES % 8 == 0
@@ -142,11 +144,12 @@ def encode(message: Message, envelope: Envelope = _NO_ENVELOPE) -> tuple[bytes, 
 
 _Parts = tuple[int, int, str, tuple[int, ...], tuple[int, int, int, int], list[Buffer]]
 _NO_SHAPE: Final = (0, 0, 0, 0)
-_ZEROS: Final = (0,) * 12
+_ZEROS: Final = (0,) * 14
 
 
-def _numbers(h: Header, watermark: int = 0, end: int = 0, decode: int = 0, start: int = 0, enc: int = 0) -> tuple[int, ...]:
-    return (h.epoch, h.seq, h.capture_ns, h.receive_ns, h.publish_ns, h.span_ns, watermark, end, decode, start, enc, h.delay_ns)
+def _numbers(h: Header, watermark: int = 0, decode: int = 0) -> tuple[int, ...]:
+    times = (h.capture_ns, h.receive_ns, h.publish_ns, h.span_ns)
+    return (h.epoch, h.seq, *times, watermark, 0, decode, 0, 0, h.delay_ns, 0, 0)
 
 
 def _encode_announcement(message: Announcement) -> _Parts:
@@ -207,7 +210,10 @@ def _encode_tokens(message: Tokens) -> _Parts:
     engine = message.engine.encode()
     if len(engine) > MAX_ENGINE_BYTES:
         raise LinkError(f"tokens: an engine's name of {len(engine)} bytes; at most {MAX_ENGINE_BYTES} travel over a link")
-    numbers = _numbers(message.header, 0, message.window_end_ns, message.decode_ns, message.encode_start_ns, message.encode_ns)
+    numbers = (
+        *_numbers(message.header)[:7], message.window_end_ns, message.decode_ns, message.encode_start_ns, message.encode_ns,
+        message.header.delay_ns, message.decoded_ns, message.taken_ns,
+    )  # fmt: skip
     buffers: list[Buffer] = [values, engine] if engine else [values]
     return _TOKENS, 0, message.header.stream, numbers, (values.shape[0], values.shape[1], len(engine), 0), buffers
 
@@ -267,7 +273,7 @@ def decode_with_envelope(header: Buffer, payload: memoryview) -> tuple[Message, 
         raise LinkError(f"wire payload: the header says {size} bytes, {payload.nbytes} are there")
     try:
         name = stream.rstrip(b"\0").decode()
-        message = decoder(name, announcement_kind, fields[8:20], fields[20:], payload[:size])
+        message = decoder(name, announcement_kind, fields[8:22], fields[22:], payload[:size])
     except (ValueError, RecursionError, OverflowError) as error:
         raise LinkError(f"wire {decoder.__name__.removeprefix('_decode_')}: {error}") from error
     return message, Envelope(sender, start_ns, count)
@@ -381,6 +387,8 @@ def _decode_tokens(stream: str, kind: int, numbers: _Numbers, shape: _Shape, pay
         window_end_ns=numbers[7],
         values=_view(payload, np.float32, rows * channels).reshape(rows, channels),
         decode_ns=numbers[8],
+        decoded_ns=numbers[12],
+        taken_ns=numbers[13],
         encode_start_ns=numbers[9],
         encode_ns=numbers[10],
         engine=str(payload[size:], "utf-8") if named else "",

@@ -43,7 +43,7 @@ JSON_SCHEMAS: dict[str, bytes] = {
     "chiasm.Decision": _schema(
         "chiasm.Decision", seq="integer", reference_ns="integer", publish_ns="integer", latency_ns="integer",
         deadline_ns="integer", status="string", action="string", outputs="object", labels="object", state="string",
-        receipt="object",
+        receipt="object", sink_ns="integer",
     ),
     "chiasm.Truth": _schema("chiasm.Truth", time_ns="integer"),
     "chiasm.Snapshot": _schema("chiasm.Snapshot", time_ns="integer", state="string"),

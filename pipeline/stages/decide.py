@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.admission import Admission
 from pipeline.clock import Clock
-from pipeline.latency import attribute, compute_only
+from pipeline.latency import attribute, compute_only, stamped
 from pipeline.messages import Admitted, Availability, Decision, Receipt
 from pipeline.policy.hysteresis import HysteresisPolicy, PolicyState
 from pipeline.stages.memory import FusionMemory
@@ -51,19 +51,21 @@ class DecideStage:
 
     def skip(self, admission: Admission, streams: tuple[Admitted, ...]) -> Decision:
         """A reference time that a newer one overtook: no outputs, the action in force stands."""
-        return self._decision(admission, streams, {}, fuse_ns=0, skipped=True)
+        now_ns = self._clock.now_ns()
+        return self._decision(admission, streams, {}, times_ns=(now_ns, now_ns), skipped=True)
 
     def decide(
         self,
         admission: Admission,
         streams: tuple[Admitted, ...],
         outputs: dict[str, NDArray[np.float32]],
-        fuse_ns: int,
+        times_ns: tuple[int, int],
         thresholds: Mapping[str, Mapping[str, float]] | None = None,
         memory: FusionMemory | None = None,
         served: Mapping[str, str] | None = None,
     ) -> Decision:
-        """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``; ``memory`` is fusion's, after this time.
+        """One decision. ``outputs`` maps a head to float32 probabilities ``[classes]``; ``memory`` is fusion's, after this time;
+        ``times_ns`` are when fusion began and ended.
 
         ``thresholds``: head to the probability from which each of its labels is called; the first label needs none. ``served``:
         role to the engine that served it from now on, where that is not the one that the identity names.
@@ -78,7 +80,7 @@ class DecideStage:
         self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], mine, blind=blind)
         self._state_json = self._state.to_json(memory.keys() if memory is not None else None)
         self._memory_json = memory.to_json() if memory is not None else ""
-        return self._decision(admission, streams, outputs, fuse_ns=fuse_ns, skipped=False)
+        return self._decision(admission, streams, outputs, times_ns=times_ns, skipped=False)
 
     def _decision(
         self,
@@ -86,7 +88,7 @@ class DecideStage:
         streams: tuple[Admitted, ...],
         outputs: dict[str, NDArray[np.float32]],
         *,
-        fuse_ns: int,
+        times_ns: tuple[int, int],
         skipped: bool,
     ) -> Decision:
         state_sha256 = hashlib.sha256(self._state_json.encode()).hexdigest()
@@ -94,7 +96,9 @@ class DecideStage:
         labels = {head: self._called[head] for head in outputs}
         labels[self._action_head] = action
         deadline_ns = admission.reference_ns + self._deadline_ns
+        fuse_ns, stamps = times_ns[1] - times_ns[0], None
         if self._live:
+            stamps = stamped(admission, *times_ns)
             publish_ns = self._clock.now_ns()
             spans = attribute(admission, fuse_ns=fuse_ns, publish_ns=publish_ns)
             status = "skipped" if skipped else "on_time" if publish_ns <= deadline_ns else "late"
@@ -121,6 +125,7 @@ class DecideStage:
                 state_sha256=state_sha256,
                 overrun=admission.overrun,
                 synthetic=admission.synthetic,
+                stamps=stamps,
             ),
         )
 

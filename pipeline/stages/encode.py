@@ -38,10 +38,12 @@ class EncodeStage:
 
     def handle(self, sample: Sample) -> None:
         """Take one sample; publish the tokens of every window it completes. Keeps no view of the sample's arrays."""
+        taken_ns = self._clock.now_ns()
         for window_end_ns, inputs in self._windows(sample):
             start_ns = self._clock.now_ns()
             values = self._infer.infer(inputs)["tokens"]
-            self._publish(_tokens(sample, window_end_ns, values, start_ns, self._clock.now_ns(), self._infer.engine))
+            times = (taken_ns, start_ns, self._clock.now_ns())
+            self._publish(_tokens(sample, window_end_ns, values, times, self._infer.engine))
         self._handled += 1
         if self._progress is not None:
             header = sample.header
@@ -70,13 +72,15 @@ def text_bytes(text: str) -> NDArray[np.uint8]:
     return out
 
 
-def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], start_ns: int, end_ns: int, engine: str) -> Tokens:
-    header = sample.header
+def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], times: tuple[int, int, int], engine: str) -> Tokens:
+    header, (taken_ns, start_ns, end_ns) = sample.header, times
     return Tokens(
         header=replace(header, publish_ns=end_ns),
         window_end_ns=window_end_ns,
         values=values,
         decode_ns=sample.decode_ns,
+        decoded_ns=header.publish_ns,
+        taken_ns=taken_ns,
         encode_start_ns=start_ns,
         encode_ns=end_ns - start_ns,
         engine=engine,

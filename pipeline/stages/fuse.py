@@ -123,9 +123,11 @@ class FuseStage:
         fused = self._network.fuse(inputs, present)
         if self._memory is not None and fused.token is not None:
             self._memory.keep(admission.reference_ns, fused.token)
-        fuse_ns = self._clock.now_ns() - start_ns
+        times_ns = (start_ns, self._clock.now_ns())
         self._note_engine("fusion", fused.engine)
-        return self._decide.decide(admission, streams, fused.probabilities, fuse_ns, fused.thresholds, self._memory, self._served)
+        return self._decide.decide(
+            admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
+        )
 
     def _note_engine(self, role: str, engine: str) -> None:
         if engine != self._served.get(role, ""):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.clock import Clock
 from pipeline.digest import RunDigest
 from pipeline.latency import LatencySummary
 from pipeline.logs.writer import LogWriter
@@ -105,8 +106,9 @@ class SinkStage:
         sinks: Sequence[DecisionSink] = (),
         progress: Callable[[Progress], None] | None = None,
         keep_outbox: bool = True,
+        clock: Clock | None = None,
     ) -> None:
-        self._writer, self._sinks, self._progress = writer, tuple(sinks), progress
+        self._writer, self._sinks, self._progress, self._clock = writer, tuple(sinks), progress, clock
         self.outbox: deque[Decision] | None = deque(maxlen=OUTBOX) if keep_outbox else None
         self.decisions = 0
         self.recordings: Counter[str] = Counter()
@@ -149,7 +151,8 @@ class SinkStage:
         if self.outbox is not None:
             self.outbox.append(decision)
         if self._writer is not None:
-            self._writer.decision(decision)
+            is_live = self._clock is not None and decision.status != "replayed"
+            self._writer.decision(replace(decision, sink_ns=self._clock.now_ns()) if is_live else decision)  # type: ignore[union-attr]
             if decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS:
                 self._snapshot_ns = decision.reference_ns
                 self._writer.snapshot(decision.reference_ns, decision.state, decision.memory)

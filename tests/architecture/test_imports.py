@@ -79,7 +79,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mcap": ("pipeline/logs/",),
     "mcap_protobuf": ("pipeline/logs/",),
     "foxglove_schemas_protobuf": ("pipeline/logs/",),
-    "hdrh": ("pipeline/latency.py",),
+    "hdrh": ("pipeline/latency/",),
     "wfdb": ("pipeline/formats/", *DOCTOR),
     "neurokit2": ("pipeline/scenarios/", *DOCTOR),
     "sklearn": ("engines/training/",),

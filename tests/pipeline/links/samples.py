@@ -66,7 +66,7 @@ def every_kind() -> list[Message]:
         Recording(announcement=word),
         Tokens(
             header=header, window_end_ns=77, values=rng.standard_normal((8, 64)).astype(np.float32), decode_ns=1,
-            encode_start_ns=2**61, encode_ns=3,
+            decoded_ns=2**60, taken_ns=2**60 + 5, encode_start_ns=2**61, encode_ns=3,
         ),
         Progress(stage="recorder", event_ns=2**62, count=12),
         decision,

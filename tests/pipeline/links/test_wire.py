@@ -85,13 +85,13 @@ def test_an_object_that_is_no_message_is_refused() -> None:
 @pytest.mark.parametrize(
     ("block", "complaint"),
     [
-        (b"", "expected 184 bytes"),
+        (b"", "expected 200 bytes"),
         (b"\0" * HEADER_BYTES, "magic 0x00000000"),
         (BLOCKS[0][:4] + struct.pack("=H", 99) + BLOCKS[0][6:], "kind 99"),
         (BLOCKS[0][:6] + struct.pack("=H", 77) + BLOCKS[0][8:], "announcement kind 77"),
         (BLOCKS[2][:-1], "the header says 9216 bytes, 9215 are there"),
-        (BLOCKS[2][:168] + struct.pack("=I", 2**32 - 1) + BLOCKS[2][172:], "frame: its shape needs"),
-        (BLOCKS[9][:184] + struct.pack("=Q", 2**64 - 1) + BLOCKS[9][192:], "recording: its shape needs"),
+        (BLOCKS[2][:184] + struct.pack("=I", 2**32 - 1) + BLOCKS[2][188:], "frame: its shape needs"),
+        (BLOCKS[9][:200] + struct.pack("=Q", 2**64 - 1) + BLOCKS[9][208:], "recording: its shape needs"),
         (BLOCKS[6][:-1] + b"\x02", "validity: 2"),
         (to_bytes(TextLine(header=HEADER, text="ab"))[:-1] + b"\xff", "text: 'utf-8' codec"),
         (BLOCKS[13][:-1] + b"!", "decision"),
@@ -105,7 +105,7 @@ def test_broken_bytes_are_refused_with_what_is_wrong(block: bytes, complaint: st
 def test_a_decision_whose_fields_have_other_types_is_refused() -> None:
     block = BLOCKS[13].replace(b'"seq":5', b'"seq":""')
     size = struct.pack("=Q", len(block) - HEADER_BYTES)
-    block = block[:8] + size + block[16:168] + size[:4] + block[172:]
+    block = block[:8] + size + block[16:184] + size[:4] + block[188:]
     with pytest.raises(LinkError, match="seq is not of type int"):
         from_bytes(block)
 

@@ -1,19 +1,14 @@
-"""Where a decision's time went, and percentiles over many.
+"""Where a decision's time went, as its receipt says it.
 
 The *critical path* of a decision is that of the input that fusion got last. From the capture of its sample to publication:
 decode, encode and fuse compute, waiting for a late sensor, and the rest, which is the runtime's own share (queueing, links,
-contention, scheduling, policy). Percentiles are HdrHistogram's.
+contention, scheduling, policy).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-
-from pipeline.admission import Admission
-from pipeline.messages import Spans
-
-LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS = 1_000, 60_000_000_000, 3
+from pipeline.admission import Admission, AdmittedWindow
+from pipeline.messages import Spans, Stamps, StreamStamps
 
 
 def attribute(admission: Admission, *, fuse_ns: int, publish_ns: int) -> Spans:
@@ -62,38 +57,25 @@ def compute_only(admission: Admission, *, fuse_ns: int) -> Spans:
     )
 
 
-@dataclass(slots=True)
-class LatencySummary:
-    """Histograms of the latency of decisions and of its parts, in ns."""
+def stamped(admission: Admission, fuse_start_ns: int, fused_ns: int) -> Stamps:
+    """The stamps of one live decision. Tokens that came before its reference time was known tell nothing of its latency."""
+    streams = tuple(_stream_stamps(w, admission.announced_ns) for w in admission.windows)
+    return Stamps(streams=streams, announced_ns=admission.announced_ns, fuse_start_ns=fuse_start_ns, fused_ns=fused_ns)
 
-    _histograms: dict[str, object] = field(default_factory=dict)
-    _maximum_ns: Counter[str] = field(default_factory=Counter)
 
-    def add(self, part: str, value_ns: int) -> None:
-        """Count one value; what lies outside 1 µs to 60 s is put at that end."""
-        from hdrh.histogram import HdrHistogram
-
-        histogram = self._histograms.get(part)
-        if histogram is None:
-            histogram = self._histograms[part] = HdrHistogram(LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS)
-        self._maximum_ns[part] = max(self._maximum_ns[part], value_ns)
-        histogram.record_value(min(max(value_ns, LOWEST_NS), HIGHEST_NS))  # type: ignore[attr-defined]
-
-    def percentile_ns(self, part: str, percent: float) -> int | None:
-        """A percentile, or None where there are too few values to carry it (not one beyond it)."""
-        histogram = self._histograms.get(part)
-        if histogram is None:
-            return None
-        count = histogram.get_total_count()  # type: ignore[attr-defined]
-        if round(count * (100 - percent), 6) < 100:  # 100 - 99.9 is a little less than 0.1
-            return None
-        value_ns = int(histogram.get_value_at_percentile(percent))  # type: ignore[attr-defined]
-        return min(value_ns, self._maximum_ns[part])  # a bin stands for all values in it, also past the largest
-
-    def maximum_ns(self, part: str) -> int:
-        """The largest value, exactly (0 where there is none)."""
-        return self._maximum_ns[part]
-
-    def parts(self) -> list[str]:
-        """What was counted."""
-        return list(self._histograms)
+def _stream_stamps(window: AdmittedWindow, announced_ns: int) -> StreamStamps:
+    name, tokens = window.admitted.stream, window.tokens
+    if tokens is None or not window.arrived_ns >= announced_ns > 0:
+        return StreamStamps(stream=name, settled_ns=window.settled_ns)
+    return StreamStamps(
+        stream=name,
+        capture_ns=tokens.header.capture_ns,
+        receive_ns=tokens.header.receive_ns,
+        decode_start_ns=tokens.decoded_ns - tokens.decode_ns if tokens.decoded_ns else 0,
+        decoded_ns=tokens.decoded_ns,
+        taken_ns=tokens.taken_ns,
+        encode_start_ns=tokens.encode_start_ns,
+        encoded_ns=tokens.encode_start_ns + tokens.encode_ns,
+        arrived_ns=window.arrived_ns,
+        settled_ns=window.settled_ns,
+    )
