@@ -83,7 +83,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "wfdb": ("pipeline/formats/", *DOCTOR),
     "neurokit2": ("pipeline/scenarios/", *DOCTOR),
     "sklearn": ("engines/training/",),
-    "matplotlib": ("engines/training/",),
+    "matplotlib": ("engines/training/", "pipeline/latency/page.py"),
 }
 """Library to the places that may name it. Tests may name all, benchmarks all but torch, which one of them times."""
 
