@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actors.calibration import calibration_name, calibration_windows, load_windows
+from actors.calibration import calibration_name, calibration_windows
 from actors.engines import warm_up
 from actors.plan import RunPlan, calibration_plan, load_manifests, replay_plan
-from actors.sampling import Shapes, Window, shapes_of
-from engines.backends.base import Runner
+from actors.sampling import shapes_of
+from engines.backends.base import Runner, Shapes
 from engines.cache import derived_engine
 from engines.manifest import EngineError
 from engines.parity import TensorParity, excess, parity_of
 from engines.registry import COMPILED_PER_SHAPE, REFERENCE, EngineChoice, engine_choice, open_engine
+from engines.windows import Window, load_windows
 from pipeline.config import load_scenario
 
 
@@ -87,6 +89,20 @@ def prepared_engine(manifest: Path, choice: EngineChoice, cache: Path, replay: R
 def shapes_to_compile_for(choice: EngineChoice, replay: RunPlan, role: str, cache: Path) -> Shapes:
     """What the role's engine reads in the log that ``replay`` plays, for backends that compile for given shapes; else nothing."""
     return shapes_of(calibration_windows(replay, role, cache)) if choice.backend in COMPILED_PER_SHAPE else {}
+
+
+@contextmanager
+def opened_engine(plan: RunPlan, role: str, choice: EngineChoice, cache: Path) -> Iterator[Runner]:
+    """The activated and warmed engine of a role on a choice, made now if it is not in the cache.
+
+    ``plan`` replays a log: that is where shapes come from, for backends that compile for them. Raises EngineError.
+    """
+    manifest = load_manifests(plan.scenario, plan.folder)[role][0]
+    path = prepared_engine(manifest, choice, cache, calibration_plan(plan))
+    shapes = shapes_to_compile_for(choice, plan, role, cache)
+    with compiled_runner(path, choice, cache, plan.scenario.runtime.threads, shapes) as runner:
+        warm_up(runner, runner.manifest, shapes)
+        yield runner
 
 
 def compiled_runner(manifest: Path, choice: EngineChoice, cache: Path, threads: int, shapes: Shapes) -> Runner:

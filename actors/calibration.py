@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from actors.engines import ServedEngine, reference_engine
 from actors.plan import RunPlan
-from actors.sampling import Reservoir, Window
-from engines.manifest import EngineError
+from actors.sampling import Reservoir
+from engines.windows import Window, load_windows, save_windows
 from pipeline.messages import Decision
 
 CALIBRATION_WINDOWS = 128
-MAX_WINDOWS_BYTES = 1 << 30
 
 
 def calibration_name(log: Path) -> str:
@@ -45,30 +42,6 @@ def calibration_windows(replay: RunPlan, role: str, cache: Path) -> list[Window]
         for sampled, windows in sampled_windows(replay, CALIBRATION_WINDOWS).items():
             save_windows(folder / f"{sampled}.npz", windows)
     return load_windows(path)
-
-
-def save_windows(path: Path, windows: Sequence[Window]) -> None:
-    """Arrays only, whole or not at all. ``INDEX/NAME`` is what each is called."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{index}/{name}": array for index, window in enumerate(windows) for name, array in window.items()}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".making-", suffix=".npz", delete=False) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    Path(file.name).replace(path)
-
-
-def load_windows(path: Path) -> list[Window]:
-    """What `save_windows` wrote. Raises EngineError: not such a file, or too large."""
-    try:
-        if path.stat().st_size > MAX_WINDOWS_BYTES:
-            raise EngineError(f"{path}: larger than {MAX_WINDOWS_BYTES} bytes; remove it, it is made again")
-        windows: dict[int, Window] = {}
-        with np.load(path, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                index, _, name = key.partition("/")
-                windows.setdefault(int(index), {})[name] = arrays[key]
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: {str(error)[:120]}; remove it, it is made again") from None
-    return [windows[index] for index in sorted(windows)]
 
 
 class _Watched:

@@ -13,10 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from actors.building import compiled_runner, prepared_engine, shapes_to_compile_for
-from actors.engines import ServedEngine, SteadyEngine, warm_up
+from actors.building import opened_engine
+from actors.engines import ServedEngine, SteadyEngine
 from actors.inline import InlineRun
-from actors.plan import RunPlan, calibration_plan, load_manifests
+from actors.plan import RunPlan
 from engines.backends.base import Runner
 from engines.parity import INT8_FLIPS, ParityMeter, TensorParity, excess
 from engines.registry import EngineChoice
@@ -121,7 +121,7 @@ class _Shadows:
     def opened(self, plan: RunPlan, role: str) -> Iterator[ServedEngine]:
         """See `actors.engines.Opening`."""
         with ExitStack() as stack:
-            runners = {c.name: stack.enter_context(_opened(plan, role, c, self._cache)) for c in self._choices}
+            runners = {c.name: stack.enter_context(opened_engine(plan, role, c, self._cache)) for c in self._choices}
             samples = self.latency_ns.setdefault(role, {name: array("q") for name in runners})
             meters = {name: by_role.setdefault(role, ParityMeter(role)) for name, by_role in self.meters.items()}
             yield _Paired(runners, meters, samples)
@@ -152,20 +152,10 @@ class _Paired:
         return served
 
 
-@contextmanager
-def _opened(plan: RunPlan, role: str, choice: EngineChoice, cache: Path) -> Iterator[Runner]:
-    manifest = load_manifests(plan.scenario, plan.folder)[role][0]
-    path = prepared_engine(manifest, choice, cache, calibration_plan(plan))
-    shapes = shapes_to_compile_for(choice, plan, role, cache)
-    with compiled_runner(path, choice, cache, plan.scenario.runtime.threads, shapes) as runner:
-        warm_up(runner, runner.manifest, shapes)
-        yield runner
-
-
 def _steady(choice: EngineChoice, cache: Path) -> Callable[[RunPlan, str], Any]:
     @contextmanager
     def opened(plan: RunPlan, role: str) -> Iterator[ServedEngine]:
-        with _opened(plan, role, choice, cache) as runner:
+        with opened_engine(plan, role, choice, cache) as runner:
             yield SteadyEngine(runner)
 
     return opened

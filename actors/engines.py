@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.plan import RunPlan, load_manifests, role_of, window_spec
-from engines.backends.base import Runner
+from engines.backends.base import Runner, Shapes
 from engines.manifest import EngineError, Manifest
 from engines.registry import open_engine
 from pipeline.stages.decide import Identity
@@ -78,7 +78,7 @@ def fusion_engine(plan: RunPlan, opening: Opening = reference_engine) -> Iterato
         yield CalibratedFusion(runner, manifests["fusion"][1]), identity
 
 
-def warm_up(runner: Runner, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+def warm_up(runner: Runner, manifest: Manifest, shapes: Shapes | None = None) -> None:
     """First calls allocate: make them before the run begins. ``shapes``: what will come, where that is known."""
     known = shapes or {}
     wanted = {t.name: known.get(t.name, tuple(DYNAMIC if d is None else d for d in t.shape)) for t in manifest.inputs}

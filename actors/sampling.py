@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Window = dict[str, NDArray[Any]]
-"""One call's inputs by name."""
+from engines.backends.base import Shapes
+from engines.windows import Window
+
 SEED = 17
-Shapes = dict[str, tuple[int, ...]]
-"""Of one call's inputs, by name."""
 
 
 def shapes_of(windows: Sequence[Window]) -> Shapes:

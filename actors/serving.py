@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from actors.building import compiled_runner, engine_name, prepared_engine, shapes_to_compile_for
-from actors.engines import Opening, ServedEngine, SteadyEngine, reference_engine, warm_up
+from actors.building import compiled_runner, engine_name, opened_engine, prepared_engine, shapes_to_compile_for
+from actors.engines import Opening, ServedEngine, SteadyEngine, reference_engine
 from actors.plan import RunPlan, calibration_plan, load_manifests
 from actors.upgrading import upgrading_engine
 from engines.cache import default_cache
@@ -41,11 +41,7 @@ def prepare_engines(plan: RunPlan, on_stage: Callable[[str], None]) -> None:
 
 @contextmanager
 def chosen_engine(plan: RunPlan, role: str) -> Iterator[ServedEngine]:
-    """The activated and warmed engine of a role on ``runtime.engine``, made now if it is not in the cache."""
-    choice, cache, threads = engine_choice(plan.scenario.runtime.engine), default_cache(), plan.scenario.runtime.threads
-    manifest = load_manifests(plan.scenario, plan.folder)[role][0]
-    path = prepared_engine(manifest, choice, cache, calibration_plan(plan))
-    shapes = shapes_to_compile_for(choice, plan, role, cache)
-    with compiled_runner(path, choice, cache, threads, shapes) as runner:
-        warm_up(runner, runner.manifest, shapes)
+    """The engine of a role on ``runtime.engine``, as `actors.building.opened_engine` gives it."""
+    choice = engine_choice(plan.scenario.runtime.engine)
+    with opened_engine(plan, role, choice, default_cache()) as runner:
         yield SteadyEngine(runner, engine_name(choice, runner.manifest.sha256))

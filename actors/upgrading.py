@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.building import BuildRequest, Built
-from actors.calibration import save_windows
 from actors.engines import reference_engine, warm_up
 from actors.plan import RunPlan, load_manifests
-from actors.sampling import Reservoir, Window, shapes_of
+from actors.sampling import Reservoir, shapes_of
 from engines.backends.base import Runner
 from engines.cache import default_cache
 from engines.manifest import EngineError
 from engines.registry import REFERENCE, engine_choice, open_engine
+from engines.windows import Window, save_windows
 from pipeline.stages.infer import Infer
 
 SAMPLES = 24

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.building import compiled_runner, prepared_engine
+from actors.building import opened_engine
 from actors.calibration import calibration_windows
-from actors.engines import warm_up
-from actors.plan import RunPlan, calibration_plan, load_manifests
-from actors.sampling import shapes_of
+from actors.plan import RunPlan, load_manifests
 from engines.manifest import load_engine_files
 from engines.registry import EngineChoice
 
@@ -67,11 +65,7 @@ def time_engines(
         with ExitStack() as stack:
             timed: dict[str, Any] = {BARE: BareSession(manifest, windows[0], replay.scenario.runtime.threads)}
             for choice in choices:
-                path = prepared_engine(manifest, choice, cache, calibration_plan(replay))
-                threads, shapes = replay.scenario.runtime.threads, shapes_of(windows)
-                runner = stack.enter_context(compiled_runner(path, choice, cache, threads, shapes))
-                warm_up(runner, runner.manifest, shapes)
-                timed[choice.name] = runner
+                timed[choice.name] = stack.enter_context(opened_engine(replay, role, choice, cache))
             found[role] = _turn_about(timed, windows, calls, partial(_show_of, show, role, calls))
     return found
 

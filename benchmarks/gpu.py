@@ -35,11 +35,12 @@ RESULTS = Path(__file__).parent / "results" / "gpu"
 def prepare(folder: Path) -> None:
     """Graphs in all precisions, windows of the shipped logs, and the reference's outputs on them."""
     from actors.building import prepared_engine
-    from actors.calibration import calibration_windows, save_windows
+    from actors.calibration import calibration_windows
     from actors.plan import load_manifests, replay_plan
     from benchmarks.environment import environment
     from engines.cache import default_cache
     from engines.registry import EngineChoice, open_engine
+    from engines.windows import save_windows
     from pipeline.config import load_scenario, scenario_folder
 
     engines = []

@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from engines.backends.base import DeviceFault, Runner
 from engines.manifest import EngineError
 from engines.parity import ParityMeter
 from engines.registry import availabilities, open_engine
+from engines.windows import Window, load_windows
 
-Window = dict[str, Any]
+Infer = Callable[[Window], Mapping[str, Any]]
 TimedCall = Callable[[int], int]
 """Runs the engine on one of the windows, by index, and says how many ns it took."""
 MAX_CALLS = 1000
@@ -30,24 +32,30 @@ MAX_CALLS = 1000
 
 
 class Opened:
-    """One engine on one backend, ready to be timed."""
+    """One engine on one backend, ready to be timed: ``infer`` is what a call does, ``series`` is what of it is timed."""
 
-    def __init__(self, runner: Runner, windows: list[Window], opened_s: float) -> None:
-        self.runner, self.windows, self.opened_s = runner, windows, opened_s
-        self.infer: Callable[[Mapping[str, Any]], Mapping[str, Any]] = runner.infer
-        self.series: dict[str, TimedCall] = {"host to host": self._timed}
-        self.closing: list[Callable[[], None]] = [runner.deactivate]
+    def __init__(self, runner: Runner, windows: list[Window]) -> None:
+        self.runner, self.windows = runner, windows
+        self.closing = ExitStack()
+        self.closing.callback(runner.deactivate)
+        self.series: dict[str, TimedCall] = {}
+        self.serve_by(runner.infer)
 
-    def _timed(self, index: int) -> int:
-        window = self.windows[index % len(self.windows)]
-        before_ns = time.perf_counter_ns()
-        self.runner.infer(window)
-        return time.perf_counter_ns() - before_ns
+    def serve_by(self, infer: Infer) -> None:
+        """What is called, compared and timed from host to host."""
+        self.infer = infer
+        self.series["host to host"] = self.timed(infer)
 
-    def close(self) -> None:
-        """Free what was opened, last first."""
-        for close in reversed(self.closing):
-            close()
+    def timed(self, infer: Infer) -> TimedCall:
+        """A call by the host's clock."""
+
+        def call(index: int) -> int:
+            window = self.windows[index % len(self.windows)]
+            before_ns = time.perf_counter_ns()
+            infer(window)
+            return time.perf_counter_ns() - before_ns
+
+        return call
 
 
 class Contenders:
@@ -75,10 +83,10 @@ class Contenders:
         began = time.perf_counter()
         runner = self._runner(engine, backend.partition("+")[0], precision or "fp32")
         runner.activate()
-        windows = self._arrays(engine, "windows")
-        opened = Opened(runner, windows, time.perf_counter() - began)
+        opened_s = time.perf_counter() - began
+        opened = Opened(runner, self._arrays(engine, "windows"))
         for _ in range(3):
-            runner.infer(windows[0])
+            runner.infer(opened.windows[0])
         if backend == "torch+compile":
             _compile_torch(opened)
         elif backend == "torch":
@@ -86,9 +94,9 @@ class Contenders:
         elif backend == "tensorrt":
             _time_tensorrt(opened)
         if name in self.open:
-            self.open[name].close()
+            self.open[name].closing.close()
         self.open[name] = opened
-        return {"opened_s": round(opened.opened_s, 2), "parity": self._parity(engine, opened)}
+        return {"opened_s": round(opened_s, 2), "parity": self._parity(engine, opened)}
 
     def time(self, name: str, series: str, start: int, limit_s: float) -> dict[str, Any]:
         """Durations in ns of at most `MAX_CALLS` calls and at most ``limit_s``."""
@@ -102,7 +110,7 @@ class Contenders:
     def close(self) -> dict[str, Any]:
         """Close all that is open."""
         for opened in self.open.values():
-            opened.close()
+            opened.closing.close()
         self.open = {}
         return {}
 
@@ -151,7 +159,7 @@ class Contenders:
         return {"calls": calls, "addresses_constant": stayed, "grown_bytes": grown}
 
     def faults(self, engine: str) -> dict[str, Any]:
-        """What bad input, a full device and an altered plan lead to, in words."""
+        """What bad input and a full device lead to, in words."""
         windows = self._arrays(engine, "windows")
         said: dict[str, Any] = {}
         with self._runner(engine, "tensorrt", "fp32") as runner:
@@ -192,12 +200,7 @@ class Contenders:
 
     def _arrays(self, engine: str, what: str) -> list[Window]:
         scenario, _, role = engine.partition("/")
-        found: dict[int, Window] = {}
-        with np.load(self.folder / scenario / f"{role}.{what}.npz", allow_pickle=False) as arrays:
-            for key in arrays.files:
-                index, _, name = key.partition("/")
-                found.setdefault(int(index), {})[name] = arrays[key]
-        return [found[index] for index in sorted(found)]
+        return load_windows(self.folder / scenario / f"{role}.{what}.npz")
 
     def _parity(self, engine: str, opened: Opened) -> list[dict[str, Any]]:
         meter = ParityMeter(engine)
@@ -214,16 +217,10 @@ def _time_tensorrt(opened: Opened) -> None:
     bound = opened.runner.bound
     assert bound is not None
 
-    def without_graph(index: int) -> int:
-        window = opened.windows[index % len(opened.windows)]
-        before_ns = time.perf_counter_ns()
-        bound(window, with_graph=False)
-        return time.perf_counter_ns() - before_ns
-
-    opened.series["host to host, no graph"] = without_graph
+    opened.series["host to host, no graph"] = opened.timed(lambda window: bound(window, with_graph=False))
     for series, with_graph in (("device only", True), ("device only, no graph", False)):
         timer = DeviceTimer(bound, with_graph=with_graph)
-        opened.closing.append(timer.close)
+        opened.closing.callback(timer.close)
         opened.series[series] = lambda index, timer=timer: timer()  # type: ignore[misc]
 
 
@@ -243,9 +240,7 @@ def _compile_torch(opened: Opened) -> None:
 
     from engines.backends.torch import without_tf32
 
-    exact = without_tf32()
-    exact.__enter__()  # as the runner has it, for as long as this is open
-    opened.closing.append(lambda: exact.__exit__(None, None, None))
+    opened.closing.enter_context(without_tf32())  # as the runner has it, for as long as this is open
     module, inputs = opened.runner.resident()  # type: ignore[attr-defined]
     tensors = tuple(inputs.values())
     outputs = [spec.name for spec in opened.runner.manifest.outputs]
@@ -262,15 +257,7 @@ def _compile_torch(opened: Opened) -> None:
 
     for _ in range(4):
         infer(opened.windows[0])
-
-    def timed(index: int) -> int:
-        window = opened.windows[index % len(opened.windows)]
-        before_ns = time.perf_counter_ns()
-        infer(window)
-        return time.perf_counter_ns() - before_ns
-
-    opened.infer = infer
-    opened.series["host to host"] = timed
+    opened.serve_by(infer)
     if on_gpu:
         opened.series["device only"] = _events_around(lambda: compiled(*tensors))
 

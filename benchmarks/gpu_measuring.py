@@ -82,7 +82,10 @@ def measure(folder: Path, commands: Sequence[str], out: Path, builders: int) -> 
     prepared = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
     samples: dict[str, dict[str, list[int]]] = {}
     with _workers(commands, folder) as workers:
-        backends = {name: worker for worker in workers for name in _backends(worker)}
+        probes = [worker.ask(do="probe") for worker in workers]
+        present = [[n for n, found in p.get("backends", {}).items() if not found["reason"]] for p in probes]
+        backends = {name: worker for worker, names in zip(workers, present) for name in names}  # noqa: B905 - one a worker
+        command_of = {name: command for command, names in zip(commands, present) for name in names}  # noqa: B905
         report: dict[str, Any] = {
             "date": datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017 - 3.10 has no datetime.UTC
             "machine": {
@@ -92,18 +95,18 @@ def measure(folder: Path, commands: Sequence[str], out: Path, builders: int) -> 
                 "python": sys.version.split()[0],
             },
             "prepared": prepared,
-            "workers": [worker.ask(do="probe") for worker in workers],
+            "workers": probes,
+            "builds": _built(folder, command_of, prepared["engines"], builders),
             "engines": {},
         }
-        command_of = {name: commands[workers.index(worker)] for name, worker in backends.items()}
-        report["builds"] = _built(folder, command_of, prepared["engines"], builders)
         for engine in prepared["engines"]:
             print(f"{engine}: comparing and timing", file=sys.stderr, flush=True)
             report["engines"][engine], samples[engine] = _one_engine(engine, backends)
+            _write(report, samples, out)  # what is measured stays, also when the time on a lent device ends
         if (worker := backends.get("tensorrt")) is not None:
             print("endurance, engines at once, faults", file=sys.stderr, flush=True)
             report |= _tensorrt_alone(worker, prepared["engines"], samples)
-    _write(report, samples, out)
+            _write(report, samples, out)
     return report
 
 
@@ -114,10 +117,6 @@ def _workers(commands: Sequence[str], folder: Path) -> Iterator[list[Worker]]:
         for worker in workers:
             stack.callback(worker.close)
         yield workers
-
-
-def _backends(worker: Worker) -> list[str]:
-    return [name for name, found in worker.ask(do="probe").get("backends", {}).items() if not found["reason"]]
 
 
 def _built(folder: Path, command_of: Mapping[str, str], engines: Sequence[str], builders: int) -> dict[str, Any]:

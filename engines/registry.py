@@ -7,12 +7,12 @@ Without a precision a backend runs the graph as it was trained, fp32. A precisio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from engines.backends.base import Availability, BackendUnavailable, Runner, RunnerOptions
+from engines.backends.base import Availability, BackendUnavailable, Runner, RunnerOptions, Shapes
 from engines.backends.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner
 from engines.backends.openvino import OpenVinoRunner
 from engines.backends.tensorrt import TensorRtRunner
@@ -67,7 +67,7 @@ def open_engine(
     backend: str = REFERENCE,
     threads: int = 1,
     cache: Path | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Shapes | None = None,
 ) -> Runner:
     """A runner for the engine at ``manifest_path``, hash checked, not yet activated.
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from pipeline.windows import WindowSpec
 
+IN_FLIGHT_NS = 2_000_000
+"""How long an announcement may be under way between two stages before a live run calls it late."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamContract:
@@ -44,7 +47,7 @@ class Contract:
     deadline_ns: int
     reserve_ns: int
     origin_ns: int
-    in_flight_ns: int = 2_000_000
+    in_flight_ns: int = IN_FLIGHT_NS
     stop_after_ns: int | None = None
 
     def __post_init__(self) -> None:

@@ -277,5 +277,10 @@ class Decision:
         """Publish time less reference time."""
         return self.publish_ns - self.reference_ns
 
+    @property
+    def stamps(self) -> Stamps | None:
+        """Its receipt's; None for what is replayed or older."""
+        return self.receipt.stamps if self.receipt is not None else None
+
 
 Message = Announcement | Frame | AudioBlock | TelemetryBlock | TextLine | Recording | Tokens | Progress | Decision

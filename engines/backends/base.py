@@ -15,6 +15,8 @@ from typing_extensions import Self  # noqa: UP035 - on Python 3.10 too, where Te
 from engines.manifest import EngineError, Manifest, TensorSpec
 
 Array = NDArray[Any]
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of one call's inputs, by name."""
 
 
 class BackendUnavailable(EngineError):
@@ -46,7 +48,7 @@ class RunnerOptions:
     """Threads that one inference may use, on a CPU."""
     cache: Path | None = None
     """Folder in which a backend keeps what takes long to make (plans, compiled blobs); None: nothing is kept."""
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
     """Shapes of inputs whose manifest leaves a dimension open, where they are known before the first call. Backends that compile
     for given shapes compile for these, and then take no others."""
 
@@ -135,13 +137,20 @@ def match_tensors(manifest: Manifest, side: str, found: Mapping[str, tuple[str, 
             )
 
 
-def fixed_to(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Manifest:
+def known_shapes(manifest: Manifest, told: Shapes) -> Shapes | None:
+    """Of every input, as ``told`` or as the manifest fixes it; None if one is known only when it comes."""
+    fixed = {t.name: tuple(d or 0 for d in t.shape) for t in manifest.inputs if t.is_fixed}
+    known = {**fixed, **told}
+    return known if known.keys() == {t.name for t in manifest.inputs} else None
+
+
+def fixed_to(manifest: Manifest, shapes: Shapes) -> Manifest:
     """The manifest of the same engine for inputs of just these shapes."""
     inputs = tuple(t.model_copy(update={"shape": shapes[t.name]}) for t in manifest.inputs)
     return manifest.model_copy(update={"inputs": inputs})
 
 
-def refuse_other_shapes(manifest: Manifest, told: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def refuse_other_shapes(manifest: Manifest, told: Shapes, found: Shapes) -> None:
     """EngineError where a call brings other shapes than `RunnerOptions.shapes` said: nothing is compiled while a run waits."""
     for name, shape in told.items():
         if found[name] != shape:

@@ -15,6 +15,8 @@ from engines.backends.base import (
     DeviceFault,
     InputCheck,
     RunnerOptions,
+    Shapes,
+    known_shapes,
     match_tensors,
     reason,
 )
@@ -85,8 +87,9 @@ class OnnxRuntimeRunner:
         match_tensors(self._manifest, "inputs", _described(session.get_inputs()))
         match_tensors(self._manifest, "outputs", _described(session.get_outputs()))
         self._session = session
-        if self._has_fixed_outputs and not self._open_inputs:
-            self._bind({t.name: tuple(d or 0 for d in t.shape) for t in self._manifest.inputs})
+        shapes = known_shapes(self._manifest, self._options.shapes)
+        if self._has_fixed_outputs and shapes is not None:
+            self._bind(shapes)
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; see `engines.backends.base.Runner.infer`."""
@@ -129,7 +132,7 @@ class OnnxRuntimeRunner:
     def _providers(self) -> list[Any]:
         return [CPU]
 
-    def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _bind(self, shapes: Shapes) -> None:
         # Copying a window into a bound buffer and running costs 5-10 us less a call than handing arrays to run(), and
         # allocates nothing. On the CPU an OrtValue shares its array's memory.
         import onnxruntime

@@ -14,13 +14,15 @@ from engines.backends.base import (
     Availability,
     InputCheck,
     RunnerOptions,
+    Shapes,
     fixed_to,
+    known_shapes,
     match_tensors,
     reason,
     refuse_other_shapes,
 )
 from engines.backends.portable_graph import portable_graph
-from engines.manifest import EngineError, Manifest, TensorSpec
+from engines.manifest import EngineError, Manifest
 
 _DTYPES = {"u8": "uint8", "i16": "int16", "f32": "float32"}
 _HINTS = {"fp32": "f32", "int8": "f32", "fp16": "f32", "bf16": "bf16"}
@@ -38,7 +40,7 @@ class OpenVinoRunner:
         self._request: Any = None
         self._is_active = False
         self._open_inputs = [t.name for t in manifest.inputs if not t.is_fixed]
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: Shapes = {}
         self._bound_inputs: dict[str, Array] = {}
         self._bound_outputs: dict[str, Array] = {}
 
@@ -62,11 +64,11 @@ class OpenVinoRunner:
 
     def compile(self) -> None:
         """Compile the model, if its shapes are known; a cache folder keeps the result for the next process."""
-        shapes = {t.name: self._options.shapes.get(t.name) or _fixed_shape(t) for t in self._manifest.inputs}
-        if not self._compiled and None not in shapes.values():
-            self._compile({name: shape for name, shape in shapes.items() if shape is not None})
+        shapes = known_shapes(self._manifest, self._options.shapes)
+        if self._compiled is None and shapes is not None:
+            self._compile(shapes)
 
-    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _compile(self, shapes: Shapes) -> None:
         import openvino
 
         core = openvino.Core()
@@ -81,8 +83,7 @@ class OpenVinoRunner:
             self._options.cache.mkdir(parents=True, exist_ok=True)
             properties["CACHE_DIR"] = str(self._options.cache)
         # OpenVINO rounds resized pixels otherwise than the reference, and only frames have dimensions that are open
-        is_open = not all(t.is_fixed for t in self._manifest.inputs)
-        model = portable_graph(self._model, shapes, with_int32=False) if is_open else self._model
+        model = portable_graph(self._model, shapes, with_int32=False) if self._open_inputs else self._model
         try:
             graph = core.read_model(model, b"")
             compiled = core.compile_model(graph, "CPU", properties)
@@ -97,7 +98,7 @@ class OpenVinoRunner:
         match_tensors(expected, "inputs", dict(zip(inputs, map(_described, compiled.inputs), strict=True)))
         match_tensors(expected, "outputs", dict(zip(outputs, map(_described, compiled.outputs), strict=True)))
         self._places = {name: place for names in (inputs, outputs) for place, name in enumerate(names)}
-        self._compiled, self._shapes = compiled, dict(shapes)
+        self._compiled, self._shapes = compiled, shapes
 
     def activate(self) -> None:
         """Compile and bind, or wait for the first call where a frame's size is not yet known."""
@@ -155,10 +156,6 @@ class OpenVinoRunner:
 
     def __exit__(self, *exc: object) -> None:
         self.deactivate()
-
-
-def _fixed_shape(spec: TensorSpec) -> tuple[int, ...] | None:
-    return tuple(d or 0 for d in spec.shape) if spec.is_fixed else None
 
 
 def _described(port: Any) -> tuple[str, tuple[int | None, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.backends.base import Shapes
 from engines.manifest import EngineError
 from engines.ordering import put_in_order
 
@@ -25,7 +26,6 @@ FOLDED = ("Add", "Cast", "Concat", "Div", "Floor", "Gather", "Identity", "Mul", 
 FIXED_POINT = 1024
 """ONNX Runtime's bilinear resize of uint8 cuts a place in the source to 1/1024 of a pixel."""
 
-Shapes = Mapping[str, tuple[int, ...]]
 Constants = dict[str, NDArray[Any]]
 
 
@@ -263,7 +263,8 @@ class _Rewriter:
         attributes = {a.name: a for a in node.attribute}
         steps, width = self._shapes[node.input[0]][0], int(attributes["hidden_size"].i)
         inputs = [*node.input, *[""] * (6 - len(node.input))]
-        is_plain = attributes["linear_before_reset"].i == 1 and not inputs[4] and set(attributes) <= _GRU_ATTRIBUTES
+        said = {name: _value(a) for name, a in attributes.items() if name != "hidden_size"}
+        is_plain = not inputs[4] and {**_GRU_DEFAULTS, **said} == _GRU_WANTED
         if steps > MAX_STEPS or not is_plain or any(name not in self._weights for name in inputs[1:4]):
             raise ValueError(f"GRU to {node.output[0]!r}: only forward, of constant weights, up to {MAX_STEPS} steps")
         name, kind = node.output[0] or node.output[1], self._weights[inputs[1]].data_type
@@ -312,7 +313,10 @@ class _Rewriter:
         return self._emit("Slice", [value, *bounds], output)
 
 
-_GRU_ATTRIBUTES = {"hidden_size", "linear_before_reset", "direction", "layout"}
+_GRU_WANTED = {"linear_before_reset": 1, "direction": b"forward", "layout": 0}
+"""What a GRU that is written out says of itself, beside its size."""
+_GRU_DEFAULTS = {"linear_before_reset": 0, "direction": b"forward", "layout": 0}
+"""What it means by saying nothing (ONNX, GRU-14)."""
 
 
 def neighbours(size: int, resized: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -324,6 +328,12 @@ def neighbours(size: int, resized: int) -> tuple[NDArray[Any], NDArray[Any], NDA
     place = np.clip(place, np.float32(0), np.float32(size - 1))
     before = place.astype(np.int64)
     return before, np.minimum(before + 1, size - 1), (place * np.float32(FIXED_POINT)).astype(np.int64) - before * FIXED_POINT
+
+
+def _value(attribute: Any) -> Any:
+    from onnx import helper
+
+    return helper.get_attribute_value(attribute)
 
 
 def _floats(tensor: Any) -> NDArray[np.float32]:

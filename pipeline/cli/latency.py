@@ -13,11 +13,13 @@ from pipeline.cli.errors import UsageError
 from pipeline.cli.planning import plan_replay
 from pipeline.cli.view import console, errors, table_of
 from pipeline.config import Scenario
-from pipeline.latency.analysis import PERCENTS, TOTAL, WARM_UP_NS, Measured, Tail, by_stage, by_stream, measured, tail
+from pipeline.contract import IN_FLIGHT_NS
+from pipeline.latency.analysis import PERCENTS, TOTAL, Measured, Tail, by_stage, by_stream, measured, tail
 from pipeline.latency.exports import write_table, write_trace
-from pipeline.latency.histograms import LatencySummary
-from pipeline.latency.waits import IN_FLIGHT_NS, StreamArrivals, WaitModel, WaitOutcome
+from pipeline.latency.histograms import WARM_UP_NS, LatencySummary
+from pipeline.latency.waits import StreamArrivals, WaitModel, WaitOutcome
 from pipeline.logs.reader import LogReader
+from pipeline.messages import Announcement
 from pipeline.sources.assign import parse_duration_ns
 
 SHOWN_BLAMES = 8
@@ -42,10 +44,10 @@ def latency(
         scenario = plan_replay(log, [], "max").plan.scenario
         model = _wait_model(reader, scenario, found)
     console.print(_about(reader, found))
-    slowest = tail(found)
-    console.print(_percentiles("Reference to decision, ms", by_stage(found)))
+    stages, streams, slowest = by_stage(found), by_stream(found), tail(found)
+    console.print(_percentiles("Reference to decision, ms", stages))
     console.print(Text("[…] is a 95% confidence interval; – is a percentile that so few decisions cannot carry", style="dim"))
-    console.print(_percentiles("From capture to fusion, ms", by_stream(found)))
+    console.print(_percentiles("From capture to fusion, ms", streams))
     if slowest is not None:
         console.print(_blame(slowest))
         console.print(Text(_verdict(slowest), style="bold"))
@@ -62,7 +64,8 @@ def latency(
         from pipeline.latency.page import latency_page
 
         notes = [_about(reader, found), *([_verdict(slowest)] if slowest is not None else [])]
-        html.write_text(latency_page(f"Latency of {log.name}", found, along, notes), encoding="utf-8")
+        page = latency_page(f"Latency of {log.name}", notes, found, stages, streams, slowest, along)
+        html.write_text(page, encoding="utf-8")
         console.print(f"page: {html}", soft_wrap=True)
 
 
@@ -76,12 +79,12 @@ def _live_decisions(reader: LogReader) -> list[Measured]:
 
 
 def _wait_model(reader: LogReader, scenario: Scenario, found: list[Measured]) -> WaitModel:
-    arrivals = {
-        stream: StreamArrivals((r.announcement for r in reader.recordings(stream)), info.min_gap_ns)
-        for stream, info in reader.streams.items()
-    }
-    waits_ms = {stream: scenario.streams[stream].wait_ms for stream in arrivals if stream in scenario.streams}
-    return WaitModel(found, {stream: arrivals[stream] for stream in waits_ms}, waits_ms)
+    waits_ms = {stream: scenario.streams[stream].wait_ms for stream in reader.streams if stream in scenario.streams}
+    said: dict[str, list[Announcement]] = {stream: [] for stream in waits_ms}
+    for recording in reader.recordings():
+        said.get(recording.announcement.header.stream, []).append(recording.announcement)
+    arrivals = {stream: StreamArrivals(words, reader.streams[stream].min_gap_ns) for stream, words in said.items()}
+    return WaitModel(found, arrivals, waits_ms)
 
 
 def _limit_ms(scenario: Scenario) -> int:

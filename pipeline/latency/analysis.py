@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.latency.histograms import LatencySummary
+from pipeline.latency.histograms import WARM_UP_NS, LatencySummary
 from pipeline.latency.intervals import STAGES, Interval, intervals, until_published
-from pipeline.messages import Decision
+from pipeline.messages import Decision, StreamStamps
 
-WARM_UP_NS = 2_000_000_000
-"""What is decided in the first two seconds of a run is left out."""
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
 TOTAL = "latency"
 TAIL_PERCENT = 99.0
@@ -23,6 +21,11 @@ class Measured:
 
     decision: Decision
     intervals: tuple[Interval, ...]
+
+    @property
+    def streams(self) -> tuple[StreamStamps, ...]:
+        """How each stream's tokens came."""
+        return self.decision.stamps.streams if self.decision.stamps is not None else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +98,7 @@ def by_stream(found: Sequence[Measured]) -> LatencySummary:
     """
     summary = LatencySummary()
     for one in found:
-        stamps = one.decision.receipt.stamps if one.decision.receipt is not None else None
-        for s in stamps.streams if stamps is not None else ():
+        for s in one.streams:
             if not s.arrived_ns:
                 continue
             parts = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.latency.analysis import Measured
 
-FUSION_TRACK = 0
-WAITING_TRACK = 1
+FUSION, WAITING = "fusion", "waiting"
+"""Tracks beside those of the streams."""
 
 
 def write_trace(found: Sequence[Measured], origin_ns: int, path: Path) -> int:
@@ -18,8 +18,8 @@ def write_trace(found: Sequence[Measured], origin_ns: int, path: Path) -> int:
 
     One track a stream with the way of its tokens, one for what fusion waits for, one for fusion itself.
     """
-    streams = sorted({s.stream for one in found for s in _streams(one)})
-    tracks = {"fusion": FUSION_TRACK, "waiting": WAITING_TRACK} | {s: place + 2 for place, s in enumerate(streams)}
+    streams = sorted({s.stream for one in found for s in one.streams})
+    tracks = {name: place for place, name in enumerate((FUSION, WAITING, *streams))}
     events: list[dict[str, Any]] = [
         {"name": "thread_name", "ph": "M", "pid": 1, "tid": track, "args": {"name": name}} for name, track in tracks.items()
     ]
@@ -57,7 +57,7 @@ def write_table(found: Sequence[Measured], path: Path) -> int:
 
 def _parts(one: Measured) -> Iterator[tuple[str, str, int, int]]:
     """Track, name, start and end of everything that one decision's stamps tell."""
-    for s in _streams(one):
+    for s in one.streams:
         if s.arrived_ns:
             ends = (
                 s.capture_ns,
@@ -74,9 +74,9 @@ def _parts(one: Measured) -> Iterator[tuple[str, str, int, int]]:
                 yield s.stream, name, start, end
     for interval in one.intervals:
         if interval.stage == "wait":
-            yield "waiting", f"wait for {interval.stream or 'the reference stream'}", interval.start_ns, interval.end_ns
+            yield WAITING, f"wait for {interval.stream or 'the reference stream'}", interval.start_ns, interval.end_ns
         elif interval.stage in ("fusion queue", "fuse", "policy", "sink link"):
-            yield "fusion", interval.stage, interval.start_ns, interval.end_ns
+            yield FUSION, interval.stage, interval.start_ns, interval.end_ns
 
 
 def _event(track: str, name: str, start: int, end: int, origin_ns: int, tracks: dict[str, int], one: Measured) -> dict[str, Any]:
@@ -86,8 +86,3 @@ def _event(track: str, name: str, start: int, end: int, origin_ns: int, tracks: 
         "ts": (start - origin_ns) / 1000, "dur": max(0, end - start) / 1000,
         "args": {"decision": decision.seq, "latency_ms": decision.latency_ns / 1e6, "status": decision.status},
     }  # fmt: skip
-
-
-def _streams(one: Measured) -> Any:
-    stamps = one.decision.receipt.stamps if one.decision.receipt is not None else None
-    return stamps.streams if stamps is not None else ()

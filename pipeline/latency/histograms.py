@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS = 1_000, 60_000_000_000, 3
+WARM_UP_NS = 2_000_000_000
+"""Latency figures leave out what is decided in the first two seconds of a run."""
 CONFIDENCE_Z = 1.959964
 """Of a normal distribution, for 95%."""
 

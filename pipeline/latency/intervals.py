@@ -38,7 +38,7 @@ def intervals(decision: Decision) -> tuple[Interval, ...]:
 
     Nothing for what has no stamps: a replayed, skipped or old decision.
     """
-    stamps = decision.receipt.stamps if decision.receipt is not None else None
+    stamps = decision.stamps
     if stamps is None or decision.status == "skipped":
         return ()
     bounds = _Bounds(decision.reference_ns)

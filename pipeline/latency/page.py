@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.latency.analysis import PERCENTS, TOTAL, Measured, by_stage, by_stream, tail
+from pipeline.latency.analysis import PERCENTS, TOTAL, Measured, Tail
 from pipeline.latency.histograms import LatencySummary
 from pipeline.latency.intervals import STAGES, until_published
 from pipeline.latency.waits import WaitOutcome
@@ -33,25 +33,34 @@ STYLE = (
 
 
 def latency_page(
-    title: str, found: Sequence[Measured], outcomes: Sequence[tuple[str, Sequence[WaitOutcome]]], notes: Sequence[str]
+    title: str,
+    notes: Sequence[str],
+    found: Sequence[Measured],
+    stages: LatencySummary,
+    streams: LatencySummary,
+    slowest: Tail | None,
+    outcomes: Sequence[tuple[str, Sequence[WaitOutcome]]],
 ) -> str:
-    """The page. ``outcomes``: stream to what its wait, varied alone, would do. Raises ImportError without matplotlib."""
+    """The page, from what `pipeline.latency.analysis` says of ``found``. Raises ImportError without matplotlib.
+
+    ``outcomes``: stream to what its wait, varied alone, would do.
+    """
     latencies_ms = np.array([one.decision.latency_ns for one in found]) / 1e6
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         "<h2>Reference to decision, by stage</h2>",
-        _percentile_table(by_stage(found), TOTAL),
+        _percentile_table(stages, TOTAL),
         _plot(_histogram, latencies_ms, size=(9, 2.8)),
         "<h2>The tail</h2>",
         _plot(_tail_curve, latencies_ms, size=(9, 3.2)),
-        _blame_table(found),
+        _blame_table(slowest),
         f"<h2>The {min(WORST, len(found))} slowest decisions</h2>",
         _plot(_waterfall, found, size=(9, 4.2)),
         "<h2>Over time</h2>",
         _plot(_over_time, found, size=(9, 2.8)),
         "<h2>Every stream's way from capture to fusion</h2>",
-        _percentile_table(by_stream(found), ""),
+        _percentile_table(streams, ""),
         *(_waits_section(outcomes) if outcomes else ()),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
@@ -73,8 +82,7 @@ def _percentile_table(summary: LatencySummary, first: str) -> str:
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
 
 
-def _blame_table(found: Sequence[Measured]) -> str:
-    slowest = tail(found)
+def _blame_table(slowest: Tail | None) -> str:
     if slowest is None:
         return "<p>Too few decisions for a p99.</p>"
     rows = "".join(

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from pipeline.contract import IN_FLIGHT_NS
 from pipeline.latency.analysis import Measured
 from pipeline.latency.histograms import LatencySummary
-from pipeline.messages import Announcement, AnnouncementKind, StreamStamps
+from pipeline.messages import Announcement, AnnouncementKind
 
-IN_FLIGHT_NS = 2_000_000
-"""As in `pipeline.contract.Contract`: how long after a wait an announcement may still be under way."""
 STEPS_MS = (0, 1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 """Waits that are tried."""
 
@@ -82,7 +81,7 @@ class WaitModel:
         self.waits_ms = dict(waits_ms)
         paths: dict[str, list[int]] = {stream: [] for stream in arrivals}
         for one in found:
-            for s in _stamps(one):
+            for s in one.streams:
                 if s.arrived_ns and s.stream in paths:
                     paths[s.stream].append(s.arrived_ns - s.receive_ns)
         usual_ns = {stream: int(median(ns)) if ns else 0 for stream, ns in paths.items()}
@@ -140,7 +139,7 @@ class WaitModel:
 
 def _moment(one: Measured, arrivals: Mapping[str, StreamArrivals], usual_ns: Mapping[str, int]) -> _Moment:
     reference_ns = one.decision.reference_ns
-    stamps = {s.stream: s for s in _stamps(one)}
+    stamps = {s.stream: s for s in one.streams}
     received_ns = {stream: a.newest_after_ns(reference_ns) for stream, a in arrivals.items()}
     ready_ns = {}
     for stream, received in received_ns.items():
@@ -149,7 +148,7 @@ def _moment(one: Measured, arrivals: Mapping[str, StreamArrivals], usual_ns: Map
             ready_ns[stream] = known.arrived_ns - reference_ns
         elif received is not None:
             ready_ns[stream] = received + usual_ns[stream]
-    known_ns = max(0, _announced_ns(one) - reference_ns)
+    known_ns = max(0, one.decision.stamps.announced_ns - reference_ns) if one.decision.stamps is not None else 0
     began_ns = max([known_ns, *(max(s.settled_ns, s.arrived_ns) - reference_ns for s in stamps.values())])
     return _Moment(
         known_ns=known_ns,
@@ -171,16 +170,6 @@ def _latency_ns(moment: _Moment, waits_ms: Mapping[str, int]) -> int:
         if received_ns is not None and received_ns <= wait_ns:
             begins_ns = max(begins_ns, moment.ready_ns.get(stream, 0))
     return begins_ns + moment.rest_ns
-
-
-def _stamps(one: Measured) -> tuple[StreamStamps, ...]:
-    stamps = one.decision.receipt.stamps if one.decision.receipt is not None else None
-    return stamps.streams if stamps is not None else ()
-
-
-def _announced_ns(one: Measured) -> int:
-    stamps = one.decision.receipt.stamps if one.decision.receipt is not None else None
-    return stamps.announced_ns if stamps is not None else 0
 
 
 def _lost(before: WaitOutcome, after: WaitOutcome) -> float:

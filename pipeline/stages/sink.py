@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.clock import Clock
 from pipeline.digest import RunDigest
-from pipeline.latency import LatencySummary
+from pipeline.latency import WARM_UP_NS, LatencySummary
 from pipeline.logs.writer import LogWriter
 from pipeline.messages import Availability, Decision, Message, Progress, Recording
 from pipeline.sinks.base import DecisionSink
@@ -19,8 +19,6 @@ from pipeline.sinks.base import DecisionSink
 OUTBOX = 20_000
 SNAPSHOT_NS = 1_000_000_000
 PROGRESS_STEP_NS = 20_000_000
-WARM_UP_NS = 2_000_000_000
-"""Latency figures leave out what is decided in the first two seconds of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +149,19 @@ class SinkStage:
         if self.outbox is not None:
             self.outbox.append(decision)
         if self._writer is not None:
-            is_live = self._clock is not None and decision.status != "replayed"
-            self._writer.decision(replace(decision, sink_ns=self._clock.now_ns()) if is_live else decision)  # type: ignore[union-attr]
+            self._writer.decision(self._stamped(decision))
             if decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS:
                 self._snapshot_ns = decision.reference_ns
                 self._writer.snapshot(decision.reference_ns, decision.state, decision.memory)
         if self._progress is not None and decision.reference_ns - self._reported_ns >= PROGRESS_STEP_NS:
             self._reported_ns = decision.reference_ns
             self._progress(Progress(stage="recorder", event_ns=decision.reference_ns, count=self.decisions))
+
+    def _stamped(self, decision: Decision) -> Decision:
+        """With when it came here, if it is a live one."""
+        if self._clock is None or decision.status == "replayed":
+            return decision
+        return replace(decision, sink_ns=self._clock.now_ns())
 
     def _count(self, decision: Decision) -> None:
         self._status[decision.status] += 1

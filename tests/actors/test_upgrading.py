@@ -20,13 +20,13 @@ pytest.importorskip("onnx", reason="needs onnx: pip install 'chiasm[precision]'"
 
 from actors import upgrading
 from actors.building import BuildRequest, Built, build, main
-from actors.calibration import load_windows, save_windows
 from actors.engines import SteadyEngine
 from actors.inline import InlineRun
 from actors.upgrading import UpgradingEngine, build_in_process, upgrading_engine
 from engines.backends.base import DeviceFault
 from engines.manifest import EngineError, load_manifest
 from engines.registry import WEIGHTS, open_engine
+from engines.windows import load_windows, save_windows
 from pipeline.cli.planning import plan_live
 from pipeline.messages import Decision
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -297,83 +298,88 @@ class _ExecutionContext:
 _NUMPY = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
 
 
+class _Config:
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu, self._timing = gpu, _Timing(b"")
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self._gpu.call("set_memory_pool_limit")
+
+    def set_tactic_sources(self, sources: int) -> None:
+        self._gpu.call("set_tactic_sources")
+
+    def set_flag(self, flag: Any) -> None:
+        self._gpu.flags.append(f"+{flag.name}")
+
+    def clear_flag(self, flag: Any) -> None:
+        self._gpu.flags.append(f"-{flag.name}")
+
+    def create_timing_cache(self, content: bytes) -> _Timing:
+        self._gpu.flags.append(f"timing cache of {len(content)}")
+        return _Timing(content)
+
+    def set_timing_cache(self, cache: _Timing, ignore_mismatch: bool) -> bool:
+        assert ignore_mismatch is False
+        self._timing = cache
+        return True
+
+    def get_timing_cache(self) -> _Timing:
+        return self._timing
+
+
+class _Builder:
+    def __init__(self, gpu: Gpu, logger: Any) -> None:
+        gpu.call("Builder")
+        self._gpu = gpu
+
+    def create_network(self, wanted: int) -> _Network:
+        self._gpu.flags.append(f"network {wanted}")
+        return _Network()
+
+    def create_builder_config(self) -> _Config:
+        return _Config(self._gpu)
+
+    def build_serialized_network(self, network: _Network, config: _Config) -> bytes:
+        self._gpu.call("build_serialized_network")
+        return b"plan:" + network.model
+
+
+class _OnnxParser:
+    num_errors = 0
+
+    def __init__(self, network: _Network, logger: Any) -> None:
+        self._network = network
+
+    def parse(self, model: bytes) -> bool:
+        self._network.model = model
+        return True
+
+
+class _Runtime:
+    def __init__(self, gpu: Gpu, logger: Any) -> None:
+        gpu.call("Runtime")
+        if not gpu.devices:
+            raise CallOrderError("trt.Runtime without a device ends the process")
+        self._gpu = gpu
+
+    def deserialize_cuda_engine(self, plan: bytes) -> _Engine:
+        return _Engine(self._gpu, plan)
+
+
 def fake_tensorrt(gpu: Gpu) -> Any:
     """``tensorrt`` of the Gpu's version."""
     trt: Any = types.ModuleType("tensorrt")
-    old = gpu.version.startswith("8")
-    flags = ["TF32", *(["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"] if not gpu.version.startswith("11") else [])]
-    layers = ("CONSTANT", "SHAPE", "CAST")
-
-    class Config:
-        def __init__(self) -> None:
-            self._timing = _Timing(b"")
-
-        def set_memory_pool_limit(self, pool: Any, size: int) -> None:
-            gpu.call("set_memory_pool_limit")
-
-        def set_tactic_sources(self, sources: int) -> None:
-            gpu.call("set_tactic_sources")
-
-        def set_flag(self, flag: Any) -> None:
-            gpu.flags.append(f"+{flag.name}")
-
-        def clear_flag(self, flag: Any) -> None:
-            gpu.flags.append(f"-{flag.name}")
-
-        def create_timing_cache(self, content: bytes) -> _Timing:
-            gpu.flags.append(f"timing cache of {len(content)}")
-            return _Timing(content)
-
-        def set_timing_cache(self, cache: _Timing, ignore_mismatch: bool) -> bool:
-            assert ignore_mismatch is False
-            self._timing = cache
-            return True
-
-        def get_timing_cache(self) -> _Timing:
-            return self._timing
-
-    class Builder:
-        def __init__(self, logger: Any) -> None:
-            gpu.call("Builder")
-
-        def create_network(self, wanted: int) -> _Network:
-            gpu.flags.append(f"network {wanted}")
-            return _Network()
-
-        def create_builder_config(self) -> Config:
-            return Config()
-
-        def build_serialized_network(self, network: _Network, config: Config) -> bytes | None:
-            gpu.call("build_serialized_network")
-            return b"plan:" + network.model
-
-    class OnnxParser:
-        num_errors = 0
-
-        def __init__(self, network: _Network, logger: Any) -> None:
-            self._network = network
-
-        def parse(self, model: bytes) -> bool:
-            self._network.model = model
-            return True
-
-    class Runtime:
-        def __init__(self, logger: Any) -> None:
-            gpu.call("Runtime")  # which ends the process where there is no device, so it must not come to it
-            if not gpu.devices:
-                raise CallOrderError("trt.Runtime without a device ends the process")
-
-        def deserialize_cuda_engine(self, plan: bytes) -> _Engine:
-            return _Engine(gpu, plan)
-
+    generation = int(gpu.version.partition(".")[0])
+    flags = ["TF32", *(["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"] if generation < 11 else [])]
+    creation = ["EXPLICIT_BATCH", *(["STRONGLY_TYPED"] if generation >= 10 else [])]
     trt.__version__ = gpu.version
-    trt.ILogger, trt.Builder, trt.OnnxParser, trt.Runtime = _ILogger, Builder, OnnxParser, Runtime
-    creation = ["EXPLICIT_BATCH"] if old else ["EXPLICIT_BATCH", "STRONGLY_TYPED"]
+    trt.ILogger, trt.OnnxParser = _ILogger, _OnnxParser
+    trt.Builder, trt.Runtime = partial(_Builder, gpu), partial(_Runtime, gpu)
     trt.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", creation, start=0)
     trt.BuilderFlag = enum.IntEnum("BuilderFlag", flags)
     trt.MemoryPoolType = enum.IntEnum("MemoryPoolType", ["WORKSPACE"])
     trt.TacticSource = enum.IntEnum("TacticSource", ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"], start=3)
-    trt.LayerType = enum.IntEnum("LayerType", layers)
+    trt.LayerType = enum.IntEnum("LayerType", ["CONSTANT", "SHAPE", "CAST"])
     trt.float32, trt.float16 = "tensor(float)", "tensor(float16)"
     trt.nptype = lambda kind: _NUMPY[kind]
     return trt

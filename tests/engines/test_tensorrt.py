@@ -256,6 +256,39 @@ def test_a_device_that_fails_in_a_call_is_a_fault(gpu: Gpu, windows_of: Windows)
         gpu.fails = lambda name: None
 
 
+def test_a_device_that_failed_is_left_in_peace_and_the_run_ends_without_another_error(gpu: Gpu) -> None:
+    import pycuda.driver as cuda
+
+    runner = runner_of("text")
+    runner.activate()
+    gpu.fails = lambda name: cuda.LogicError(f"{name} failed: an illegal memory access")
+    runner.deactivate()
+    assert gpu.stack == []
+
+
+def test_an_activation_that_fails_half_way_frees_what_it_took(gpu: Gpu) -> None:
+    manifest, model = load_engine_files(WEIGHTS / "driving" / "microphone.json")
+    gpu.free_bytes = 4 * 32_000 + 100  # room for the sound, none for the tokens
+    with pytest.raises(DeviceFault, match="no room on the GPU"):
+        TensorRtRunner(manifest, model).activate()
+    assert gpu.memory == {}
+    assert gpu.stack == []
+
+
+@pytest.mark.parametrize("attribute, value", [("direction", "reverse"), ("linear_before_reset", 0)])
+def test_a_gru_that_runs_otherwise_is_refused_and_not_written_out_wrongly(attribute: str, value: Any) -> None:
+    import onnx
+
+    manifest, model = load_engine_files(WEIGHTS / "driving" / "telemetry.json")
+    graph = onnx.load_from_string(model)
+    (gru,) = (node for node in graph.graph.node if node.op_type == "GRU")
+    for known in [a for a in gru.attribute if a.name == attribute]:
+        gru.attribute.remove(known)
+    gru.attribute.append(onnx.helper.make_attribute(attribute, value))
+    with pytest.raises(EngineError, match="only forward"):
+        portable_graph(graph.SerializeToString(), {t.name: tuple(d or 0 for d in t.shape) for t in manifest.inputs})
+
+
 def test_another_shape_than_the_plans_is_refused_and_the_runner_stays_usable(gpu: Gpu, windows_of: Windows) -> None:
     with runner_of("camera", frame_hwc=(96, 160, 3)) as runner:
         with pytest.raises(EngineError, match=r"has shape \[48, 160, 3\], it was compiled for \[96, 160, 3\]"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from engines.backends.base import (
     DeviceFault,
     InputCheck,
     RunnerOptions,
+    Shapes,
+    known_shapes,
     reason,
     refuse_other_shapes,
 )
@@ -25,8 +27,6 @@ from engines.backends.tensorrt.bindings import built_plan, last_error, message_l
 from engines.backends.tensorrt.device import availability, current_context, device_found
 from engines.backends.tensorrt.plans import PlanCache, plan_key
 from engines.manifest import EngineError, Manifest
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 class TensorRtRunner:
@@ -60,7 +60,7 @@ class TensorRtRunner:
     def compile(self) -> None:
         """Build the plan into the cache, if it is not there and its shapes are known. Takes seconds to minutes."""
         self._require_device()
-        if (shapes := self._known_shapes()) is not None:
+        if (shapes := known_shapes(self._manifest, self._options.shapes)) is not None:
             with _faults(self._manifest.onnx):
                 self._plan(shapes)
 
@@ -68,7 +68,7 @@ class TensorRtRunner:
         """Load the plan, allocate, warm up, capture. Builds it first where the cache does not hold it."""
         self._require_device()
         self._is_active = True
-        if (shapes := self._known_shapes()) is not None:
+        if (shapes := known_shapes(self._manifest, self._options.shapes)) is not None:
             self._bind(shapes)
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -100,16 +100,6 @@ class TensorRtRunner:
         found = self.probe()
         if not found.available:
             raise BackendUnavailable(f"backend tensorrt: {found.reason}")
-
-    def _known_shapes(self) -> Shapes | None:
-        """Of every input, if that is known before the first call."""
-        shapes: Shapes = {}
-        for spec in self._manifest.inputs:
-            given = self._options.shapes.get(spec.name)
-            if given is None and not spec.is_fixed:
-                return None
-            shapes[spec.name] = given if given is not None else tuple(d or 0 for d in spec.shape)
-        return shapes
 
     def _shapes_of(self, inputs: Mapping[str, Array]) -> Shapes:
         found = {name: array.shape for name, array in inputs.items()}
@@ -148,32 +138,32 @@ class BoundPlan:
     waits for it. Without cuda-bindings the same work is enqueued call by call.
     """
 
-    def __init__(self, manifest: Manifest, plan: bytes, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, manifest: Manifest, plan: bytes, shapes: Shapes) -> None:
         import pycuda.driver as cuda
         import tensorrt as trt
 
-        self._cuda, self._name, self._shapes = cuda, manifest.onnx, dict(shapes)
+        self._cuda, self._name, self._shapes = cuda, manifest.onnx, shapes
         self._logger = message_logger(trt)
         self.graph: cuda_graph.CudaGraph | None = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
         self._host: dict[str, Array] = {}
         self._device: dict[str, Any] = {}
+        self._inputs = tuple(spec.name for spec in manifest.inputs)
+        self._outputs = tuple(spec.name for spec in manifest.outputs)
         with current_context():
-            self._runtime = trt.Runtime(self._logger)
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-            if self._engine is None:
-                raise DeviceFault(f"{self._name}: its plan does not load ({last_error(self._logger, 'no reason given')})")
-            self._context = self._engine.create_execution_context()
-            if self._context is None:
-                raise DeviceFault(f"{self._name}: no room for its context ({last_error(self._logger, 'out of memory')})")
-            self.stream = cuda.Stream()
-            self._inputs = tuple(spec.name for spec in manifest.inputs)
-            self._outputs = tuple(spec.name for spec in manifest.outputs)
-            self._allocate(trt, manifest)
-            self._run(with_graph=False)  # the first call allocates, which cannot be captured
-            if cuda_graph.is_available():
-                self.graph = cuda_graph.CudaGraph(self.stream, self.enqueue)
-                self.graph.launch()
-                self.stream.synchronize()
+            self.stream: Any = cuda.Stream()
+            try:
+                self._load(trt, plan)
+                self._allocate(trt, manifest)
+                self._run(with_graph=False)  # the first call allocates, which cannot be captured
+                if cuda_graph.is_available():
+                    self.graph = cuda_graph.CudaGraph(self.stream, self.enqueue)
+                    self._run(with_graph=True)
+            except BaseException:
+                self.close()
+                raise
 
     def fits(self, inputs: Mapping[str, Array]) -> bool:
         """Whether the inputs have the shapes that this plan is for."""
@@ -201,15 +191,19 @@ class BoundPlan:
             raise DeviceFault(f"{self._name}: TensorRT cannot run it ({last_error(self._logger, 'no reason given')})")
 
     def close(self) -> None:
-        """Free everything, in the order in which CUDA wants it."""
-        with _faults(self._name), current_context():
-            self.stream.synchronize()
-            if self.graph is not None:
-                self.graph.close()
+        """Free everything, in the order in which CUDA wants it. A device that failed frees nothing, and that is no new error."""
+        graph, self.graph = self.graph, None
+        blocks, self._device, self._host = self._device, {}, {}
+        with suppress(self._cuda.Error), current_context():
+            with suppress(self._cuda.Error):
+                self.stream.synchronize()
+            if graph is not None:
+                graph.close()
             self._context = self._engine = self._runtime = None
-            for buffer in self._device.values():
-                buffer.free()
-            self._device, self._host, self.stream = {}, {}, None
+            for block in blocks.values():
+                with suppress(self._cuda.Error):
+                    block.free()
+            self.stream = None
 
     def _run(self, *, with_graph: bool) -> None:
         if with_graph and self.graph is not None:
@@ -217,6 +211,15 @@ class BoundPlan:
         else:
             self.enqueue()
         self.stream.synchronize()
+
+    def _load(self, trt: Any, plan: bytes) -> None:
+        self._runtime = trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise DeviceFault(f"{self._name}: its plan does not load ({last_error(self._logger, 'no reason given')})")
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise DeviceFault(f"{self._name}: no room for its context ({last_error(self._logger, 'out of memory')})")
 
     def _allocate(self, trt: Any, manifest: Manifest) -> None:
         found = {self._engine.get_tensor_name(place) for place in range(self._engine.num_io_tensors)}
