@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -22,6 +22,7 @@ from engines.parity import INT8_FLIPS, ParityMeter, TensorParity, excess
 from engines.registry import EngineChoice
 from pipeline.messages import Decision
 
+T = TypeVar("T")
 JUDGED_FROM = 200
 """Decisions of a class below which one flip is more than the budget of int8: what is fewer is shown and not judged."""
 Progress = Callable[[str, int], None]
@@ -108,6 +109,16 @@ def class_flips(wanted: Sequence[Decision], got: Sequence[Decision]) -> tuple[Cl
     return tuple(ClassFlips(head=h, label=c, decisions=n, flips=flips[h, c]) for (h, c), n in sorted(counts.items()))
 
 
+def in_turn(items: Sequence[T], call: int) -> list[T]:
+    """The items in another order each call: each is first as often as any, and before and after each other as often.
+
+    Whoever runs second finds the window in the processor's cache; rotating alone would leave the same ones always second.
+    """
+    first, backwards = call % len(items), call // len(items) % 2
+    turned = [*items[first:], *items[:first]]
+    return turned[::-1] if backwards else turned
+
+
 class _Shadows:
     """The reference serves; the candidates run on the same windows, turn about, and are timed and compared."""
 
@@ -134,15 +145,15 @@ class _Paired:
         self, runners: Mapping[str, Runner], meters: Mapping[str, ParityMeter], samples: Mapping[str, array[int]]
     ) -> None:
         self._runners, self._meters, self._samples = list(runners.items()), meters, samples
-        self._turn = 0
+        self._call = 0
         self.engine = ""
         self.notices: list[str] = []
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run all, another one first each time: whoever runs second finds the window in the processor's cache."""
-        self._turn = (self._turn + 1) % len(self._runners)
+        """Run all, in turn."""
+        self._call += 1
         outputs = {}
-        for name, runner in self._runners[self._turn :] + self._runners[: self._turn]:
+        for name, runner in in_turn(self._runners, self._call):
             before_ns = time.perf_counter_ns()
             outputs[name] = runner.infer(inputs)
             self._samples[name].append(time.perf_counter_ns() - before_ns)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actors.building import opened_engine
 from actors.calibration import calibration_windows
+from actors.comparing import in_turn
 from actors.plan import RunPlan, load_manifests
 from engines.manifest import load_engine_files
 from engines.registry import EngineChoice
@@ -86,13 +87,12 @@ def _show_of(show: Show, role: str, calls: int, done: int) -> None:
 def _turn_about(
     timed: Mapping[str, Any], windows: Sequence[Mapping[str, NDArray[Any]]], calls: int, show: Callable[[int], None]
 ) -> dict[str, array[int]]:
-    """Every engine on every window, another one first each time, so that noise and caches favour none."""
+    """Every engine on every window, in turn, so that noise and caches favour none."""
     samples = {name: array("q") for name in timed}
     order = list(timed.items())
     for call in range(calls):
         window = windows[call % len(windows)]
-        turn = call % len(order)
-        for name, runner in order[turn:] + order[:turn]:
+        for name, runner in in_turn(order, call):
             before_ns = time.perf_counter_ns()
             runner.infer(window)
             samples[name].append(time.perf_counter_ns() - before_ns)

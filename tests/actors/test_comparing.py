@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs onnx: pip install 'chiasm[precision]'")
 
-from actors.comparing import JUDGED_FROM, ClassFlips, EngineComparison, class_flips, compare_engines
+from actors.comparing import JUDGED_FROM, ClassFlips, EngineComparison, class_flips, compare_engines, in_turn
 from actors.inline import InlineRun
 from actors.plan import replay_plan
 from engines.parity import TensorParity
@@ -38,6 +38,14 @@ def test_flips_are_counted_by_the_class_that_the_reference_gave(decisions: list[
     assert sum(f.decisions for f in found.values() if f.head == head) == len(decisions)
     assert sum(f.flips for f in found.values()) == 3
     assert all(f.flips == 0 for f in class_flips(decisions, decisions))
+
+
+def test_in_turn_each_is_first_and_before_each_other_as_often() -> None:
+    orders = [in_turn("abcd", call) for call in range(8)]
+    assert sorted(order[0] for order in orders) == sorted("abcd" * 2)
+    for one in "abcd":
+        for other in set("abcd") - {one}:
+            assert sum(order.index(one) < order.index(other) for order in orders) == 4
 
 
 def test_decisions_at_other_times_are_not_compared(decisions: list[Decision]) -> None:
