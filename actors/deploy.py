@@ -182,7 +182,7 @@ class RayRun:
             RUNS.rmdir()  # another run of this user may still be in it
 
 
-def start_ray(address: str | None) -> bool:
+def start_ray(address: str | None, object_store_bytes: int = OBJECT_STORE_BYTES) -> bool:
     """Connect to a cluster, or start Ray on this machine; True when it was started here and must be stopped.
 
     Ray runs its workers at nice 15 unless told otherwise before it starts: beside busy processes that turned 7 ms into 2.4 s.
@@ -198,7 +198,7 @@ def start_ray(address: str | None) -> bool:
     # Ray secures its local cluster with a token of its own and says so on stderr at each start; that it does is enough.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     with _own_sigterm_handler():
-        _init_ray()
+        _init_ray(object_store_bytes)
     return True
 
 
@@ -228,14 +228,14 @@ def _own_sigterm_handler() -> Iterator[None]:
             signal.signal(signal.SIGTERM, earlier)
 
 
-def _init_ray() -> None:
+def _init_ray(object_store_bytes: int) -> None:
     ray.init(
         address="local",  # left out, it means whatever cluster happens to run here
         num_cpus=max(2, os.cpu_count() or 2),
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        object_store_memory=OBJECT_STORE_BYTES,
+        object_store_memory=object_store_bytes,
     )
 
 

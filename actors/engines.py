@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actors.plan import RunPlan, load_manifests, role_of, window_spec
 from engines.backends.base import Runner, Shapes
-from engines.manifest import EngineError, Manifest
+from engines.manifest import Calibration, EngineError, Manifest
 from engines.registry import open_engine
 from pipeline.stages.decide import Identity
 from pipeline.stages.fuse import Fused
@@ -89,6 +89,10 @@ def warm_up(runner: Runner, manifest: Manifest, shapes: Shapes | None = None) ->
         runner.infer(zeros)
 
 
+_Calibrations = tuple[tuple[str, str, Calibration], ...]
+"""Head, its output, its calibration."""
+
+
 class CalibratedFusion:
     """A fusion engine whose logits come out as calibrated probabilities."""
 
@@ -102,6 +106,8 @@ class CalibratedFusion:
             if tokens is None or channels is None:
                 raise EngineError(f"{manifest.onnx}: {stream}_tokens must have a fixed shape")
             self.token_shapes = {**self.token_shapes, stream: (tokens, channels)}
+        self._calibrated: dict[tuple[bool, ...], tuple[_Calibrations, Mapping[str, Mapping[str, float]]]] = {}
+        """By which streams are present: each head's calibration and thresholds."""
         entries, channels = shapes.get("memory", (0, 0))
         self.memory: MemorySpec | None = None
         if entries and channels:
@@ -110,8 +116,13 @@ class CalibratedFusion:
     def fuse(self, inputs: Mapping[str, NDArray[Any]], present: tuple[bool, ...]) -> Fused:
         """See `pipeline.stages.fuse.FusionNetwork`."""
         outputs = self._runner.infer(inputs)
-        probabilities = {h.name: h.probabilities(outputs[h.output], present) for h in self._manifest.heads}
-        thresholds = {h.name: h.thresholds_for(present) for h in self._manifest.heads}
+        found = self._calibrated.get(present)
+        if found is None:
+            heads = self._manifest.heads
+            calibrations = tuple((h.name, h.output, h.calibration_for(present)) for h in heads)
+            found = self._calibrated[present] = calibrations, {h.name: h.thresholds_for(present) for h in heads}
+        calibrations, thresholds = found
+        probabilities = {n: c.probabilities(outputs[output]).astype(np.float32) for n, output, c in calibrations}
         token = outputs.get("memory_token")
         return Fused(probabilities=probabilities, thresholds=thresholds, token=token, engine=self._runner.engine)
 

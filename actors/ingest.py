@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
-from actors.plan import RunPlan
+from actors.lane import Lane, credit_gate, ingest_report, open_lane, quiet_samples, stop_when_set
+from actors.plan import RunPlan, load_manifests, role_of, window_spec
 from actors.stage import StageActor, Start
 from actors.wiring import RunIdentity, encoder_stage
 from pipeline.credit import CreditGate
-from pipeline.messages import Progress, Sample
+from pipeline.messages import Announcement, Progress, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
@@ -39,12 +40,19 @@ class IngestActor(StageActor):
             threading.Thread(target=self._listen_for_credit, name=f"{stream} credit", daemon=True).start()
         decides, records = self.plan.decides, self.plan.record is not None
         ports = IngestPorts(
-            announce=self.send_to(f"{stream}>fusion") if decides else _ignore,
+            announce=self._announcer() if decides else _ignore,
             sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
             record=self.send_to(f"{stream}>sink") if records else None,
         )
         self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns)
         self._ingest.run(self.stopping)
+
+    def _announcer(self) -> Callable[[Announcement], None]:
+        """To fusion; where every sample gives tokens, and these wake it, a live sample's announcement need not."""
+        outlet = self.outlets[f"{self.stage}>fusion"]
+        _, manifest = load_manifests(self.plan.scenario, self.plan.folder)[role_of(self.stage)]
+        is_quiet = window_spec(manifest).kind == "sample" and not self.plan.is_replay
+        return quiet_samples(outlet) if is_quiet else outlet.send
 
     def interrupt(self) -> None:
         """Wake the source, the credit gate and the credit listener."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from actors.engines import Opening, encoder_engine, fusion_engine
 from actors.host import settle_process, sharpen_timers
-from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
+from actors.lane import Lane, credit_gate, ingest_report, open_lane, quiet_samples, stop_when_set
 from actors.plan import RunPlan, contract_of, encode_stage, fuse_stage
 from actors.recording import open_log
 from actors.serving import opening_of
@@ -117,9 +117,9 @@ class InlineRun:
         inbox = self._inbox = InProcessInbox(edges)
         for stream, lane in self._lanes.items():
             ports = IngestPorts(
-                announce=_sender(inbox.outlet(f"{stream}>announce")),
-                sample=_sender(inbox.outlet(f"{stream}>sample")) if self._plan.decides else _ignore,
-                record=_sender(inbox.outlet(f"{stream}>record")) if self._plan.record is not None else None,
+                announce=self._announcer(inbox.outlet(f"{stream}>announce")),
+                sample=inbox.outlet(f"{stream}>sample").send if self._plan.decides else _ignore,
+                record=inbox.outlet(f"{stream}>record").send if self._plan.record is not None else None,
             )
             ingest = lane.ingest(ports, self._gates.get(stream), self._clock, origin_ns)
             self._ingests[stream] = ingest
@@ -128,6 +128,10 @@ class InlineRun:
         sharpen_timers()  # the ingest threads inherit it
         for thread in self._threads:
             thread.start()
+
+    def _announcer(self, outlet: Outlet) -> Callable[[Announcement], None]:
+        """A live sample follows its announcement into the same inbox, and wakes for both."""
+        return outlet.send if self._plan.is_replay or not self._plan.decides else quiet_samples(outlet)
 
     def _loop(self, fuse: FuseStage | None, encoders: dict[str, EncodeStage], sink: SinkStage, origin_ns: int) -> None:
         assert self._inbox is not None
@@ -186,10 +190,6 @@ class InlineRun:
             notices = tuple(notice for notices in self._notices for notice in notices)
             reports.append(StageReport(stage="fusion", drops=dict(fuse.machine.counts), notices=notices))
         return reports
-
-
-def _sender(outlet: Outlet) -> Callable[[Message], None]:
-    return outlet.send
 
 
 def _ignore(_message: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ from actors.plan import RunPlan
 from pipeline.clock import Clock
 from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
+from pipeline.links.base import Outlet
 from pipeline.logs.reader import LogReader
+from pipeline.messages import Announcement, AnnouncementKind
 from pipeline.sources.base import Source, StreamInfo
 from pipeline.sources.opening import open_source
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
@@ -75,6 +77,15 @@ def open_lane(plan: RunPlan, stream: str, clock: Clock) -> Iterator[Lane]:
             log, info = None, source.info
         reader = SampleReader(info, decoder_for(info), clock)
         yield Lane(plan=plan, info=info, reader=reader, source=source, log=log)
+
+
+def quiet_samples(outlet: Outlet) -> Callable[[Announcement], None]:
+    """Announce over an outlet, samples without waking its receiver: what they bring will."""
+
+    def announce(announcement: Announcement) -> None:
+        outlet.send(announcement, wake=announcement.kind is not AnnouncementKind.SAMPLE)
+
+    return announce
 
 
 def credit_gate(plan: RunPlan, stream: str, origin_ns: int) -> CreditGate | None:

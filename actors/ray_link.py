@@ -26,8 +26,8 @@ class RayOutlet:
         self._capacity = edge.capacity
         self._under_way: deque[Any] = deque()
 
-    def send(self, message: Message) -> None:
-        """Send without blocking."""
+    def send(self, message: Message, *, wake: bool = True) -> None:
+        """Send without blocking. A call always wakes."""
         if len(self._under_way) >= self._capacity:
             self._forget_delivered()
         if len(self._under_way) >= self._capacity:

@@ -16,6 +16,9 @@ from pipeline.sinks.base import DecisionSink, open_sink
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import RunSummary, SinkStage, StageReport
 
+GATHER_S = 0.2
+"""How long decisions gather before the console or ``--json`` gets them; the log and the network get each at once."""
+
 
 class Sink(StageActor):
     """Takes decisions and recordings; closes the log."""
@@ -52,13 +55,17 @@ class Sink(StageActor):
                 self._arrived.notify_all()
 
     def take(self, timeout_s: float) -> list[Decision]:
-        """The decisions since the last call; waits for the first at most ``timeout_s``."""
+        """The decisions since the last call; waits for the first at most ``timeout_s``, then gathers what comes for `GATHER_S`: a
+        call for each decision would cost more than the decision.
+        """
         stage = self._stage
         if stage is None:
             return []
         with self._arrived:
             if not stage.outbox:
                 self._arrived.wait(timeout_s)
+        if timeout_s:
+            self.stopping.wait(GATHER_S)
         return stage.take()
 
     def finish(

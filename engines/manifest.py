@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,13 +77,17 @@ class Calibration(_Frozen):
     bias: tuple[Finite, ...] = Field(default=(), max_length=64)
     doubt: Probability = 0.0
 
+    @cached_property
+    def _bias(self) -> NDArray[np.float64]:
+        return np.array(self.bias, np.float64)
+
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Float64 probabilities from logits, both ``[..., labels]``; in float64 so that every host rounds alike."""
         scaled = logits.astype(np.float64) / self.temperature
         if self.bias:
-            scaled = scaled + np.array(self.bias)
-        exponential = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        likely: NDArray[np.float64] = exponential / exponential.sum(axis=-1, keepdims=True)
+            scaled = scaled + self._bias
+        exponential = np.exp(scaled - np.maximum.reduce(scaled, axis=-1, keepdims=True))
+        likely: NDArray[np.float64] = exponential / np.add.reduce(exponential, axis=-1, keepdims=True)
         calibrated: NDArray[np.float64] = likely * (1.0 - self.doubt) + self.doubt / logits.shape[-1]
         return calibrated
 

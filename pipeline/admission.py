@@ -403,7 +403,10 @@ class AdmissionMachine:
             if not self._all_ended():
                 wakes.append(last_ns + contract.period_ns + contract.in_flight_ns)
         elif self._last_reference_ns is not None and not (self._lanes[name].ended is AnnouncementKind.END or self._all_ended()):
-            wakes.append(self._last_reference_ns + contract.period_ns * 3 // 2 + contract.in_flight_ns + 1)
+            silent_ns = contract.period_ns * 3 // 2 + contract.in_flight_ns + 1
+            # The next sample may have been announced without a word: its deadline holds whether or not its tokens come.
+            unheard_ns = contract.period_ns + contract.deadline_ns - contract.reserve_ns
+            wakes.append(self._last_reference_ns + min(silent_ns, unheard_ns))
         return min(wakes) if wakes else None
 
     @property

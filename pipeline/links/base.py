@@ -51,8 +51,11 @@ class Outlet(Protocol):
 
     edge: str
 
-    def send(self, message: Message) -> None:
-        """Send without ever blocking; with the receiver's queue full, the oldest message is overwritten."""
+    def send(self, message: Message, *, wake: bool = True) -> None:
+        """Send without ever blocking; with the receiver's queue full, the oldest message is overwritten.
+
+        ``wake`` False lets a receiver that sleeps go on sleeping: it finds the message when something else wakes it.
+        """
         ...
 
     def close(self) -> None:

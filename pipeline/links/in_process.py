@@ -32,10 +32,10 @@ class InProcessOutlet:
         self.edge = edge
         self._inbox = inbox
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, *, wake: bool = True) -> None:
         """Hand the message over; its arrays become read-only. Never blocks."""
         _freeze(message)
-        self._inbox._put(self.edge, message)
+        self._inbox._put(self.edge, message, wake=wake)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -67,7 +67,7 @@ class InProcessInbox:
             raise LinkError(f"edge {name!r}: this stage receives {sorted(self._queues)}")
         return InProcessOutlet(self, name)
 
-    def _put(self, edge: str, message: Message) -> None:
+    def _put(self, edge: str, message: Message, *, wake: bool) -> None:
         with self._condition:
             if self._closed:
                 return
@@ -76,7 +76,8 @@ class InProcessInbox:
                 queue.popleft()
                 self._lost[edge] += 1
             queue.append(message)
-            self._condition.notify()
+            if wake:
+                self._condition.notify()
 
     def receive(self, timeout_ns: int | None) -> list[tuple[str, Message]]:
         """Everything that waits; see `pipeline.links.base.Inbox.receive`."""

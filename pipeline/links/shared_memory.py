@@ -105,7 +105,7 @@ class SharedMemoryOutlet:
         self._start_ns = 0
         self._count = 0
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, *, wake: bool = True) -> None:
         """Copy the message into shared memory, publish it and wake the receiver. Never blocks.
 
         Raises `LinkError` when the message cannot travel, when the memory cannot grow to its size, or after `close`.
@@ -130,7 +130,8 @@ class SharedMemoryOutlet:
         self._count += 1
         try:
             loan.assume_init().send()
-            self._notifier.notify_with_custom_event_id(self._event)
+            if wake:
+                self._notifier.notify_with_custom_event_id(self._event)
         except (self._iox2.SendError, self._iox2.NotifierNotifyError) as error:
             raise LinkError(f"edge {self.edge}: cannot send: {error}") from error
 

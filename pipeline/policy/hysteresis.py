@@ -6,7 +6,6 @@ on every machine. Its hash is in each receipt; a snapshot is in the log every se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -26,10 +25,11 @@ class PolicyState:
 
     def to_json(self, memory: tuple[tuple[int, str], ...] | None = None) -> str:
         """One canonical line, with the keys of fusion's memory where there is one."""
-        state: dict[str, object] = {"action": self.action, "recent": self.recent}
-        if memory is not None:
-            state["memory"] = memory
-        return json.dumps(state, separators=(",", ":"))
+        recent = ",".join([f"[{at_ns},{candidate}]" for at_ns, candidate in self.recent])
+        if memory is None:
+            return f'{{"action":{self.action},"recent":[{recent}]}}'
+        keys = ",".join([f'[{at_ns},"{sha256}"]' for at_ns, sha256 in memory])
+        return f'{{"action":{self.action},"recent":[{recent}],"memory":[{keys}]}}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,10 @@ class HysteresisPolicy:
         blind: bool,
     ) -> PolicyState:
         """The state after one more decision; ``probabilities`` float32 ``[classes]``, ``thresholds`` by label."""
-        top = int(np.argmax(probabilities))
+        values = probabilities.tolist()
+        top = values.index(max(values))
         enough = (thresholds or {}).get(self.labels[top], self.threshold)
-        candidate = top if float(probabilities[top]) >= enough else -1
+        candidate = top if values[top] >= enough else -1
         recent = (*state.recent, (since_first_ns, candidate))[-self.memory :]
         if blind:
             return PolicyState(action=self.labels.index(self.blind_action), recent=recent)

@@ -52,6 +52,7 @@ class DecideStage:
     def skip(self, admission: Admission, streams: tuple[Admitted, ...]) -> Decision:
         """A reference time that a newer one overtook: no outputs, the action in force stands."""
         now_ns = self._clock.now_ns()
+        self._memory_json = ""
         return self._decision(admission, streams, {}, times_ns=(now_ns, now_ns), skipped=True)
 
     def decide(
@@ -79,7 +80,7 @@ class DecideStage:
         mine = (thresholds or {}).get(self._action_head, {})
         self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], mine, blind=blind)
         self._state_json = self._state.to_json(memory.keys() if memory is not None else None)
-        self._memory_json = memory.to_json() if memory is not None else ""
+        self._memory_json = memory.snapshot(admission.reference_ns) if memory is not None else ""
         return self._decision(admission, streams, outputs, times_ns=times_ns, skipped=False)
 
     def _decision(
@@ -132,5 +133,8 @@ class DecideStage:
 
 def called(probabilities: NDArray[np.float32], labels: tuple[str, ...], thresholds: Mapping[str, float]) -> str:
     """The most probable of the labels that reach their threshold (a label without one always does), else the first."""
-    reached = [p >= thresholds.get(label, 0.0) for p, label in zip(probabilities, labels, strict=True)]
-    return labels[int(np.argmax(np.where(reached, probabilities, -1.0)))] if any(reached) else labels[0]
+    best, likeliest = labels[0], -1.0  # plain floats: numpy takes longer for so few
+    for probability, label in zip(probabilities.tolist(), labels, strict=True):
+        if probability > likeliest and probability >= thresholds.get(label, 0.0):
+            best, likeliest = label, probability
+    return best

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.clock import Clock
@@ -27,6 +27,9 @@ from pipeline.messages import (
     TextLine,
 )
 from pipeline.sources.base import Packet, Source, SourceError, SourceLost, StreamInfo
+
+READ_AHEAD_NS = 10_000_000
+"""How long before a recording's packet is due the one after it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ class LiveIngest:
         """Until the source's end, its loss, or ``stop``."""
         kind = AnnouncementKind.END
         try:
-            for packet in self._source.packets():
+            for packet in self._packets(stop):
                 if stop.is_set():
                     break
                 if packet is None:
@@ -112,6 +115,28 @@ class LiveIngest:
         over = self._header(max(now_ns, self._last_capture_ns), now_ns, self._seq)
         watermark_ns = FOREVER_NS if kind is AnnouncementKind.END else now_ns
         self._say(Announcement(header=over, kind=kind, watermark_ns=watermark_ns))
+
+    def _packets(self, stop: threading.Event) -> Iterator[Packet | None]:
+        """The source's packets. A recording's next is read while this one is waited for, shortly before it is due: read when this
+        one has gone out, it would take time from those who work on it.
+        """
+        packets = iter(self._source.packets())
+        if self._source.timing != "media":
+            yield from packets
+            return
+        failure: SourceError | SourceLost | None = None
+        waiting = next(packets, None)
+        while waiting is not None:
+            if not self._heartbeat_ns:  # a sparse stream has beats to give meanwhile, and little to read
+                self._clock.sleep_until_ns(self._origin_ns + waiting.arrival_ns - READ_AHEAD_NS, stop)
+            try:
+                following = next(packets, None)
+            except (SourceError, SourceLost) as error:
+                following, failure = None, error
+            yield waiting
+            waiting = following
+        if failure is not None:
+            raise failure
 
     def _take(self, packet: Packet, stop: threading.Event) -> bool:
         if self._source.timing == "media":

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SNAPSHOT_NS = 1_000_000_000
+"""How often the whole memory is given to the recorder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySpec:
@@ -39,6 +42,7 @@ class FusionMemory:
         self._spec = spec
         self._entries: deque[_Entry] = deque(maxlen=spec.entries)
         self._first_ns: int | None = None
+        self._snapshot_ns = -(2**62)
 
     def inputs(self, reference_ns: int) -> dict[str, NDArray[np.float32]]:
         """What the network reads then: ``memory [entries, channels]``, ``memory_age_s`` and ``memory_mask [entries]``.
@@ -70,6 +74,13 @@ class FusionMemory:
     def keys(self) -> tuple[tuple[int, str], ...]:
         """Each entry as ns since the first reference time and the head of its SHA-256, newest first."""
         return tuple((entry.reference_ns - (self._first_ns or 0), entry.sha256) for entry in self._entries)
+
+    def snapshot(self, reference_ns: int) -> str:
+        """`to_json`, once every second of reference time; empty in between."""
+        if reference_ns - self._snapshot_ns < SNAPSHOT_NS:
+            return ""
+        self._snapshot_ns = reference_ns
+        return self.to_json()
 
     def to_json(self) -> str:
         """The whole memory as one line: ``[[ns since the first reference time, base64 of little-endian float32], …]``."""

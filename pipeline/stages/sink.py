@@ -15,9 +15,9 @@ from pipeline.latency import WARM_UP_NS, LatencySummary
 from pipeline.logs.writer import LogWriter
 from pipeline.messages import Availability, Decision, Message, Progress, Recording
 from pipeline.sinks.base import DecisionSink
+from pipeline.stages.memory import SNAPSHOT_NS
 
 OUTBOX = 20_000
-SNAPSHOT_NS = 1_000_000_000
 PROGRESS_STEP_NS = 20_000_000
 
 
@@ -121,6 +121,7 @@ class SinkStage:
         self._first_ns: int | None = None
         self._last_ns = self._snapshot_ns = self._reported_ns = -(2**62)
         self._recorded_ns: dict[str, int] = {}
+        self._has_memory = False
         self._reference_ns = array("q")
         self._classes: dict[str, array[int]] = {}
         self._action_index = array("b")
@@ -150,12 +151,18 @@ class SinkStage:
             self.outbox.append(decision)
         if self._writer is not None:
             self._writer.decision(self._stamped(decision))
-            if decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS:
-                self._snapshot_ns = decision.reference_ns
-                self._writer.snapshot(decision.reference_ns, decision.state, decision.memory)
+            self._snapshot(self._writer, decision)
         if self._progress is not None and decision.reference_ns - self._reported_ns >= PROGRESS_STEP_NS:
             self._reported_ns = decision.reference_ns
             self._progress(Progress(stage="recorder", event_ns=decision.reference_ns, count=self.decisions))
+
+    def _snapshot(self, writer: LogWriter, decision: Decision) -> None:
+        """Once a second: when fusion gives its memory, or, if it has none, as time goes."""
+        self._has_memory = self._has_memory or bool(decision.memory)
+        is_due = decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS
+        if decision.memory or (is_due and not self._has_memory):
+            self._snapshot_ns = decision.reference_ns
+            writer.snapshot(decision.reference_ns, decision.state, decision.memory)
 
     def _stamped(self, decision: Decision) -> Decision:
         """With when it came here, if it is a live one."""

@@ -201,6 +201,22 @@ def test_one_stage_sleeps_on_all_its_edges(run: Run) -> None:
             timer.join()
 
 
+def test_a_quiet_message_lets_the_receiver_sleep_and_is_there_when_it_wakes(run: Run) -> None:
+    edges = [EdgeSpec(name=f"{stream}>fusion", capacity=4, max_bytes=64) for stream in ("camera", "text")]
+    with run.node() as node:
+        inbox = node.inbox("fusion", edges)
+        camera, text = (node.outlet(edge, "fusion") for edge in edges)
+        timers = [
+            threading.Timer(0.02, lambda: camera.send(announcement(1), wake=False)),
+            threading.Timer(0.2, lambda: text.send(announcement(2))),
+        ]
+        for timer in timers:
+            timer.start()
+        began = time.monotonic()
+        assert inbox.receive(None) == [("camera>fusion", announcement(1)), ("text>fusion", announcement(2))]
+        assert time.monotonic() - began > 0.15
+
+
 def test_a_message_larger_than_declared_makes_the_memory_grow(run: Run) -> None:
     edge = EdgeSpec(name="camera>encoder", capacity=2, max_bytes=1000)
     image = np.arange(300 * 200 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 200, 3)

@@ -12,7 +12,7 @@ from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.messages import FOREVER_NS, Announcement, AnnouncementKind, Header, Progress, Recording, TextLine
 from pipeline.sources.base import Encoding, Packet, SourceError, SourceLost, StreamInfo
-from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
+from pipeline.stages.ingest import READ_AHEAD_NS, IngestPorts, LiveIngest, ReplayIngest, SampleReader
 
 MS = 1_000_000
 ORIGIN = 1000 * MS
@@ -133,8 +133,21 @@ def test_failed_source_ends_as_lost_and_says_why(error: Exception):
 
 def test_stop_ends_the_stream_in_order():
     bench, stop = Bench(), threading.Event()
-    bench.live("media", [packet(0), stop.set, packet(10)], stop)
+    bench.live("media", [packet(0), packet(10), stop.set, packet(20)], stop)
     assert bench.kinds == [SAMPLE, END]
+
+
+def test_recordings_next_packet_is_read_before_one_is_due_and_not_while_it_is_worked_on():
+    bench, read_at_ns = Bench(), []
+
+    def note() -> None:
+        read_at_ns.append(bench.clock.now_ns())
+
+    bench.live("media", [packet(0), note, packet(100), note, packet(200), note, packet(203)])
+    due_ns = bench.at_ns[:4]
+    assert [due - read for due, read in zip(due_ns, read_at_ns, strict=False)][1:] == [READ_AHEAD_NS, READ_AHEAD_NS]
+    assert [s.header.seq for s in bench.samples] == [0, 1, 2, 3]
+    assert all(s.header.receive_ns == at_ns for s, at_ns in zip(bench.samples, due_ns, strict=True)), "none came late for it"
 
 
 def test_restarted_source_speaks_under_its_new_epoch():
