@@ -23,8 +23,8 @@ lint: $(VENV)/.dev  ## Style, spelling, types, import rules
 train: $(VENV)/.train  ## Retrain the shipped driving networks from nothing (half an hour on 2 cores)
 	$(BIN)/chiasm train driving
 
-bench: $(VENV)/.dev  ## Measure what issue A asks for, into benchmarks/results/
-	$(BIN)/python -m benchmarks.spine
+bench: $(VENV)/.dev  ## Measure latency, alone and beside other runtimes, into benchmarks/results/ (half an hour)
+	$(BIN)/chiasm bench
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chiasm needs Python 3.11 or newer: make PYTHON=python3.12")'

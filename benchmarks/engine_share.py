@@ -60,4 +60,4 @@ def ratios(by_choice: Mapping[str, array[int]], one: str = REFERENCE, other: str
 
 
 if __name__ == "__main__":
-    run_as_module("engine-share", TITLE, measure)
+    run_as_module("engines", TITLE, measure)

@@ -52,7 +52,7 @@ def _raw(info: StreamInfo, rate: float) -> StreamInfo:
 
 
 def _lane(log: LogReader, stream: str, seconds: float, rate: float) -> Iterator[tuple[Recording, Any]]:
-    """Each sample as a recording with raw chunks, and as decoded; its delay stays what it was."""
+    """Each sample as a recording with raw chunks, and as decoded."""
     info = log.streams[stream]
     reader = SampleReader(info, decoder_for(info), SystemClock())
     received_ns = 0
@@ -64,7 +64,7 @@ def _lane(log: LogReader, stream: str, seconds: float, rate: float) -> Iterator[
         capture_ns = round((header.capture_ns - log.origin_ns) / rate)
         if capture_ns > seconds * 1e9:
             return
-        received_ns = max(received_ns + 1, capture_ns + header.receive_ns - header.capture_ns)
+        received_ns = max(received_ns + 1, capture_ns + round((header.receive_ns - header.capture_ns) / rate))
         moved = replace(
             header,
             capture_ns=ORIGIN_NS + capture_ns,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 SHARED = ROOT.parent / "shared"
 GOPRO = SHARED / "data" / "driving" / "gopro_gpmf" / "max-heromode.mp4"
 MAX_SAMPLES_BYTES = 1_000_000
+BENCHES = {
+    "transport": "benchmarks.transport",
+    "peers": "benchmarks.beside_peers",
+    "end-to-end": "benchmarks.end_to_end",
+    "engines": "benchmarks.engine_share",
+    "scaling": "benchmarks.scaling",
+}
+"""What ``chiasm bench`` measures, by name, and the module that does."""
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "=": operator.eq, ">": operator.gt,
@@ -59,6 +68,8 @@ class Outcome:
     checks: Sequence[Check]
     summary: Mapping[str, Any]
     samples: Mapping[str, Mapping[str, Sequence[Any]]]
+    draw: Callable[[Path], None] | None = None
+    """Draws a picture of it into a PNG file, with matplotlib."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +117,28 @@ def make_result(name: str, title: str, measure: Measure, *, quick: bool, out: Pa
     result = {
         "name": name,
         "title": title,
-        "command": f"python -m benchmarks.spine {name}{' --quick' if quick else ''}",
+        "command": f"{command_of(name)}{' --quick' if quick else ''}",
         "quick": quick,
         "skipped": skipped,
         "checks": [{**asdict(check), "met": check.met} for check in outcome.checks],
         "summary": dict(outcome.summary),
         "samples": None,
+        "picture": None,
         "environment": before,
     }
     if outcome.samples:
         result["samples"] = write_samples(out / f"{name}.samples.json.gz", outcome.samples)
+    if outcome.draw is not None and find_spec("matplotlib") is not None:
+        picture = f"{name}.png"
+        outcome.draw(out / picture)
+        result["picture"] = picture
     (out / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
     return result
+
+
+def command_of(name: str) -> str:
+    """How this measurement is made again."""
+    return f"chiasm bench {name}" if name in BENCHES else f"python -m benchmarks.spine {name}"
 
 
 def write_samples(path: Path, samples: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:

@@ -21,6 +21,8 @@ HEADINGS = ("measurement", "what", "target", "measured", "")
 COMPARISON_SIGNS = {"<=": "≤", ">=": "≥", "=": "=", ">": ">"}
 FRONT_PAGE = RESULTS.parents[1] / "README.md"
 LATENCY_MARKS = ("<!-- latency:begin -->", "<!-- latency:end -->")
+RATIO_MARKS = ("<!-- ratios:begin -->", "<!-- ratios:end -->")
+RATIO_RESULTS = ("transport", "peers", "end-to-end", "scaling")
 LATENCY_PARTS = {
     "latency": "reference to decision",
     "decode": "decode (H.264)",
@@ -78,10 +80,35 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"## {result['title']}", "", f"`{result['command']}`", "", _made_on(result["environment"]), ""]
         if result["skipped"]:
             lines += [f"Skipped: {result['skipped']}", ""]
+        if result.get("picture"):
+            lines += [f"![{result['title']}]({result['picture']})", ""]
         if result["samples"]:
             lines += [f"Raw samples: [{result['samples']}]({result['samples']})", ""]
         lines += [f"- {name}: {_cell(text)}" for name, text in _flat(result["summary"])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def with_ratios(page: str, results: Sequence[dict[str, Any]]) -> str:
+    """The front page with every ratio to another runtime between its marks, misses first; as it was where none was measured."""
+    before, begin, rest = page.partition(RATIO_MARKS[0])
+    _, end, after = rest.partition(RATIO_MARKS[1])
+    found = [r for r in results if r["name"] in RATIO_RESULTS and not r["quick"] and not r["skipped"]]
+    if not found or not begin or not end:
+        return page
+    checks = [check for result in found for check in result["checks"]]
+    environment = found[0]["environment"]
+    lines = [
+        f"{environment['date'][:10]}, {environment['cores']} cores of an {environment['cpu']}, medians over interleaved rounds; "
+        f"{sum(c['met'] for c in checks)} of {len(checks)} targets met.",
+        "",
+        "| | at most | measured |",
+        "|---|---|---|",
+    ]
+    for check in sorted(checks, key=lambda check: check["met"]):
+        measured = _figure(check["measured"], check["unit"])
+        shown = measured if check["met"] else f"**{measured}, missed**"
+        lines.append(f"| {check['what']} | {_figure(check['target'], check['unit'])} | {shown} |")
+    return before + begin + "\n" + "\n".join(lines) + "\n" + end + after
 
 
 def with_latency(page: str, results: Sequence[dict[str, Any]]) -> str:
@@ -113,7 +140,7 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] 
     except ReportError as error:
         sys.exit(str(error))
     if not results:
-        sys.exit(f"{folder}: no results; run python -m benchmarks.spine")
+        sys.exit(f"{folder}: no results; run chiasm bench")
     table = Table(*HEADINGS, title=f"{sum(row[-1] == 'MISSED' for row in rows(results))} targets missed")
     styles = {"met": "green", "MISSED": "bold red", "skipped": "yellow"}
     for row in rows(results):
@@ -122,7 +149,7 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] 
     (folder / "README.md").write_text(markdown(results), encoding="utf-8")
     if folder.resolve() == RESULTS and FRONT_PAGE.is_file():
         page = FRONT_PAGE.read_text(encoding="utf-8")
-        FRONT_PAGE.write_text(with_latency(page, results), encoding="utf-8")
+        FRONT_PAGE.write_text(with_ratios(with_latency(page, results), results), encoding="utf-8")
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -46,7 +46,7 @@ def save_chiasm(job: Job, out: Path, origin_ns: int, decisions: list[Decision]) 
     rows, outputs = [], []
     for decision in decisions:
         stamps = decision.receipt.stamps if decision.receipt is not None else None
-        if decision.status == "skipped" or stamps is None or (decision.receipt and decision.receipt.synthetic):
+        if decision.status == "skipped" or stamps is None:
             continue
         reference_ns = decision.reference_ns - origin_ns
         last = max(stamps.streams, key=lambda s: s.arrived_ns)

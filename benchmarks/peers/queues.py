@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def source(job_folder: Path, out: Path, stream: str, samples: Any) -> None:
     sharpen_timers()
     for ticket, payload in job.paced(meet(out, stream), stream):
         samples.put((ticket, np.asarray(payload)))
+    threading.Event().wait()  # until it is ended with the rest, so that what it cost can still be read
 
 
 def encoder(job_folder: Path, out: Path, samples: Any, tokens: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import pickle
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def source(job_folder: Path, out: Path, stream: str) -> None:
         sharpen_timers()
         for ticket, payload in job.paced(meet(out, stream), stream):
             sender.send(ticket, np.asarray(payload))
-        meet_end(out)
+        threading.Event().wait()  # a source that leaves takes with it what it still shares
 
 
 def encoder(job_folder: Path, out: Path) -> None:
@@ -104,11 +105,6 @@ def fusion(job_folder: Path, out: Path) -> None:
             (encoded, shape), raw = received(tokens.recv())
             joiner.take(encoded, raw.view(np.float32).reshape(shape))
         joiner.save(out)
-
-
-def meet_end(out: Path) -> None:
-    """A source stays until it is ended: what it still shares would go with it."""
-    multiprocessing.Event().wait()
 
 
 def main(job_folder: Path, out: Path) -> None:

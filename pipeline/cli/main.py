@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 import typer
 
-from pipeline.cli import compare, doctor, engines, evaluate, importing, info, latency, record, replay, run, simulate, train
+from pipeline.cli import bench, compare, doctor, engines, evaluate, importing, info, latency, record, replay, run, simulate, train
 from pipeline.cli.errors import MENDABLE, one_line, one_line_of
 
 USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[1])
@@ -31,6 +31,7 @@ app.command("import")(importing.import_recording)
 app.command("info")(info.info)
 app.command("compare")(compare.compare)
 app.command("latency")(latency.latency)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(engines.app, name="engines")
 

@@ -38,7 +38,7 @@ def test_the_protocol_costs_little_beside_the_bare_session(replay: RunPlan, tmp_
     timed = time_engines(replay, [engine_choice(REFERENCE)], tmp_path, 600, lambda *_: None)
     assert set(timed) == {"camera", "microphone", "telemetry", "text", "fusion"}
     assert all(len(samples) == 600 for by_choice in timed.values() for samples in by_choice.values())
-    # 1.02 when measured alone (benchmarks/results/engine-share.json, target 1.1); a busy machine must not fail this
+    # 1.02 when measured alone (benchmarks/results/engines.json, target 1.1); a busy machine must not fail this
     assert 0.8 < ratios(one_tick(timed))["p50 ratio"] < 1.25
 
 
