@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from pipeline.links.base import EdgeSpec
-from pipeline.links.wire import to_bytes
+from pipeline.links.packing import to_bytes
 from pipeline.messages import Message
 
 

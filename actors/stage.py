@@ -25,7 +25,7 @@ from pipeline.clock import MappedClock, clock_domain
 from pipeline.links.base import EdgeSpec, Inbox, Outlet
 from pipeline.links.in_process import InProcessInbox
 from pipeline.links.shared_memory import SharedMemoryNode
-from pipeline.links.wire import from_bytes
+from pipeline.links.unpacking import from_bytes
 from pipeline.messages import Message
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import StageReport

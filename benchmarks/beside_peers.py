@@ -59,8 +59,9 @@ def _agreement(job: Job, made: Mapping[str, NDArray[Any]], expected: NDArray[np.
     """How many of its decisions have the outputs of the bare loop, to the bit."""
     if so_far is not None and not so_far.startswith("all"):
         return so_far
-    place = np.searchsorted(job.references_ns, made["reference_ns"])
-    same = (made["outputs"] == expected[place]).all(axis=1)
+    known = np.isin(made["reference_ns"], job.references_ns)
+    place = np.searchsorted(job.references_ns, made["reference_ns"][known])
+    same = (made["outputs"][known] == expected[place]).all(axis=1)
     if same.all() and len(same) == len(expected):
         return f"all {len(same)} equal"
     return f"{int(same.sum())} of {len(expected)} equal, {len(expected) - len(same)} not decided"

@@ -19,8 +19,10 @@ from typing import Any, Final, Self
 import numpy as np
 
 from pipeline.links.base import EdgeSpec, LinkError, check_name
+from pipeline.links.packing import encode_sized
 from pipeline.links.sweeping import MEMORY_FOLDER, OWNER_FILE, identity_of, prefix_of
-from pipeline.links.wire import HEADER_BYTES, Envelope, WireHeader, decode_with_envelope, encode
+from pipeline.links.unpacking import decode_with_envelope
+from pipeline.links.wire import HEADER_BYTES, Envelope, WireHeader
 from pipeline.messages import Message
 
 _WORD_BYTES: Final = 8
@@ -81,7 +83,10 @@ def _event_id(edge: str) -> int:
 
 
 def _fill(target: memoryview, buffers: list[Any]) -> None:
-    """Copy the buffers one after another into ``target``."""
+    """Copy the buffers one after another into ``target``, which is as long as they are together."""
+    if len(buffers) == 1:
+        target[:] = memoryview(buffers[0]).cast("B")
+        return
     start = 0
     for buffer in buffers:
         size = buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
@@ -98,6 +103,10 @@ class SharedMemoryOutlet:
         self._iox2 = iox2
         self._publisher: Any = publisher
         self._notifier: Any = notifier
+        # iceoryx2's own methods look at type annotations on each call, which costs a fifth of a small message; what they then
+        # call has no public name. Where a version has it not, theirs serve.
+        self._loan = getattr(publisher, "__loan_slice_uninit", publisher.loan_slice_uninit)
+        self._assume_init = getattr(iox2.SampleMutUninit, "__assume_init", iox2.SampleMutUninit.assume_init)
         self._event = iox2.EventId.new(_event_id(edge.name))
         self._slots = bytes_needed(edge) // (_words(edge.max_bytes) * _WORD_BYTES)
         self._room_words = _words(edge.max_bytes)
@@ -114,22 +123,20 @@ class SharedMemoryOutlet:
             raise LinkError(f"edge {self.edge}: it is closed")
         if not self._start_ns:
             self._start_ns = time.monotonic_ns()
-        header, buffers = encode(message, Envelope(self._sender, self._start_ns, self._count))
-        words = 1
-        if buffers:
-            words = _words(sum([b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers]))
+        header, buffers, size = encode_sized(message, self._sender, self._start_ns, self._count)
+        words = _words(size)
         if words > self._room_words:
             self._grow(words)
         try:
-            loan = self._publisher.loan_slice_uninit(words)
+            loan = self._loan(words)
         except self._iox2.LoanError as error:
             raise LinkError(f"edge {self.edge}: no memory for {words * _WORD_BYTES} bytes: {error}") from error
         ctypes.memmove(loan.user_header_ptr, header, HEADER_BYTES)
-        if buffers:
-            _fill(_memory_view(loan.payload_ptr, words * _WORD_BYTES, _WRITE), buffers)
+        if size:
+            _fill(_memory_view(loan.payload_ptr, size, _WRITE), buffers)
         self._count += 1
         try:
-            loan.assume_init().send()
+            self._assume_init(loan).send()
             if wake:
                 self._notifier.notify_with_custom_event_id(self._event)
         except (self._iox2.SendError, self._iox2.NotifierNotifyError) as error:

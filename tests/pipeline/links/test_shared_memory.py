@@ -265,13 +265,13 @@ def test_the_stop_event_reaches_a_stage_in_another_process(run: Run) -> None:
 
 
 def test_bytes_that_are_no_message_raise_once_and_cost_no_sound_message(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = shared_memory.encode
+    genuine = shared_memory.encode_sized
     with run.node() as node:
         inbox, outlet = node.inbox("encoder", [FORTH]), node.outlet(FORTH, "encoder")
         outlet.send(announcement(0))
-        monkeypatch.setattr(shared_memory, "encode", lambda *args: (b"\0" * shared_memory.HEADER_BYTES, []))
+        monkeypatch.setattr(shared_memory, "encode_sized", lambda *args: (b"\0" * shared_memory.HEADER_BYTES, [], 0))
         outlet.send(announcement(1))
-        monkeypatch.setattr(shared_memory, "encode", genuine)
+        monkeypatch.setattr(shared_memory, "encode_sized", genuine)
         outlet.send(announcement(2))
         assert seqs(inbox.receive(LONG_NS)) == [0, 2]
         with pytest.raises(LinkError, match=rf"edge camera>encoder: wire magic 0x00000000 is not 0x{MAGIC:x}"):

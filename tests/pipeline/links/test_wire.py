@@ -17,16 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from samples import announcement, arrays_of, every_kind, identical
 
 from pipeline.links import LinkError
-from pipeline.links.wire import (
-    HEADER_BYTES,
-    Envelope,
-    WireHeader,
-    decode,
-    encode,
-    from_bytes,
-    from_bytes_with_envelope,
-    to_bytes,
-)
+from pipeline.links.packing import encode, to_bytes
+from pipeline.links.unpacking import decode, from_bytes, from_bytes_with_envelope
+from pipeline.links.wire import HEADER_BYTES, Envelope, WireHeader
 from pipeline.messages import AudioBlock, Frame, Header, Message, Recording, TextLine
 
 MESSAGES = every_kind()
