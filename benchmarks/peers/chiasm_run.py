@@ -54,8 +54,8 @@ def save_chiasm(job: Job, out: Path, origin_ns: int, decisions: list[Decision]) 
             last = replace(last, stream="camera", capture_ns=decision.reference_ns)
         rows.append({
             "reference_ns": reference_ns, "publish_ns": decision.publish_ns - origin_ns,
-            "critical": job.streams.index(last.stream), "due_ns": due.get((last.stream, last.capture_ns - origin_ns), reference_ns),
-            "encode_ns": last.encoded_ns - last.encode_start_ns, "fuse_ns": stamps.fused_ns - stamps.fuse_start_ns,
+            "critical": job.streams.index(last.stream), "due_ns": due.get((last.stream, last.capture_ns - origin_ns),
+            reference_ns), "encode_ns": last.encoded_ns - last.encode_start_ns, "fuse_ns": stamps.fused_ns - stamps.fuse_start_ns,
             "action": actions.index(decision.action),
         })  # fmt: skip
         outputs.append(np.concatenate([decision.outputs[head] for head in sorted(decision.outputs)]))

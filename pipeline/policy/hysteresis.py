@@ -7,7 +7,7 @@ on every machine. Its hash is in each receipt; a snapshot is in the log every se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class HysteresisPolicy:
             return PolicyState(action=self.labels.index(self.blind_action), recent=recent)
         needed = self.enter.get(self.labels[candidate], 1) if candidate >= 0 else 0
         in_a_row = len(recent) >= needed and all(c == candidate for _, c in recent[-needed:]) if needed else False
-        return replace(state, action=candidate if in_a_row else state.action, recent=recent)
+        return PolicyState(action=candidate if in_a_row else state.action, recent=recent)
 
     def label(self, state: PolicyState) -> str:
         """The name of the action in force."""

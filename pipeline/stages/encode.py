@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def text_bytes(text: str) -> NDArray[np.uint8]:
 def _tokens(sample: Sample, window_end_ns: int, values: NDArray[Any], times: tuple[int, int, int], engine: str) -> Tokens:
     header, (taken_ns, start_ns, end_ns) = sample.header, times
     return Tokens(
-        header=replace(header, publish_ns=end_ns),
+        header=header.published(end_ns),
         window_end_ns=window_end_ns,
         values=values,
         decode_ns=sample.decode_ns,

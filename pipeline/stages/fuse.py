@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,7 +80,7 @@ class FuseStage:
         if isinstance(message, Announcement):
             self.machine.announce(message, now_ns)
         elif isinstance(message, Tokens):
-            self.machine.tokens(replace(message, values=message.values.copy()), now_ns)
+            self.machine.tokens(message.owned(), now_ns)
         else:
             raise TypeError(f"fusion takes announcements and tokens, not {type(message).__name__}")
 

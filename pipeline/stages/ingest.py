@@ -52,7 +52,7 @@ class SampleReader:
         start_ns = self._clock.now_ns()
         decoded = self._decoder.decode(chunks)
         now_ns = self._clock.now_ns()
-        stamped = replace(header, publish_ns=now_ns)
+        stamped = header.published(now_ns)
         took_ns = now_ns - start_ns
         if self._info.kind == "camera":
             return Frame(header=stamped, image_hwc=decoded, decode_ns=took_ns)
@@ -157,7 +157,7 @@ class LiveIngest:
             self.counts["out_of_order"] += 1
             return True
         delay_ns = packet.arrival_ns - packet.capture_ns if self._source.timing == "media" else 0
-        header = replace(self._header(capture_ns, receive_ns, self._seq, packet.span_ns), delay_ns=max(0, delay_ns))
+        header = self._header(capture_ns, receive_ns, self._seq, packet.span_ns, max(0, delay_ns))
         self._seq += 1
         self._last_capture_ns = capture_ns
         self._say(Announcement(header=header), packet.chunks)
@@ -178,7 +178,7 @@ class LiveIngest:
                 header = self._header(beat_ns, self._clock.now_ns(), self._seq)
                 self._say(Announcement(header=header, kind=AnnouncementKind.HEARTBEAT))
 
-    def _header(self, capture_ns: int, receive_ns: int, seq: int, span_ns: int = 0) -> Header:
+    def _header(self, capture_ns: int, receive_ns: int, seq: int, span_ns: int = 0, delay_ns: int = 0) -> Header:
         return Header(
             stream=self._stream,
             epoch=self._epoch,
@@ -187,6 +187,7 @@ class LiveIngest:
             receive_ns=receive_ns,
             publish_ns=self._clock.now_ns(),
             span_ns=span_ns,
+            delay_ns=delay_ns,
         )
 
     def _say(self, announcement: Announcement, chunks: tuple[bytes, ...] = ()) -> None:
