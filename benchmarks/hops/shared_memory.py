@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.hops.schedule import STAMP, Receipts, Schedule
 from benchmarks.peers.rendezvous import meet
 from pipeline.links.base import EdgeSpec
 from pipeline.links.shared_memory import SharedMemoryNode
+from pipeline.links.sweeping import prefix_of, sweep
 from pipeline.messages import AudioBlock, Frame, Header, Message
 
 CAPACITY = 8
@@ -122,7 +124,7 @@ def receive_iceoryx2(spec: Path, out: Path, run_id: str, root: Path) -> None:
 
 def _node(iox2: Any, run_id: str, root: Path) -> Any:
     config = iox2.config.default()
-    config.global_cfg.prefix = iox2.FileName.new(run_id)
+    config.global_cfg.prefix = iox2.FileName.new(prefix_of(run_id))
     config.global_cfg.root_path = iox2.Path.new(str(root))
     return iox2.NodeBuilder.new().config(config).create(iox2.ServiceType.Ipc)
 
@@ -131,15 +133,21 @@ def main(kind: str, spec: Path, out: Path) -> None:
     """Play the schedule."""
     send, receive = {"chiasm": (send_chiasm, receive_chiasm), "iceoryx2": (send_iceoryx2, receive_iceoryx2)}[kind]
     context = multiprocessing.get_context("spawn")
-    run_id, root = f"hop{uuid.uuid4().hex[:8]}", out / "ipc"
-    root.mkdir()
+    run_id = f"hop{uuid.uuid4().hex[:8]}"
+    root = Path(tempfile.mkdtemp(prefix="chiasm-hop-"))  # sockets lie in it, so its path must be short
     receiver = context.Process(target=receive, args=(spec, out, run_id, root), daemon=True)
     receiver.start()
-    while not (out / "ready.receiver").exists():
+    while receiver.is_alive() and not (out / "ready.receiver").exists():
         time.sleep(0.01)
     for sender in range(Schedule.load(spec).senders):
-        context.Process(target=send, args=(spec, out, run_id, root, sender), daemon=True).start()
+        if receiver.is_alive():
+            context.Process(target=send, args=(spec, out, run_id, root, sender), daemon=True).start()
     receiver.join()
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    sweep(run_id, root)
+    sys.exit(receiver.exitcode)
 
 
 if __name__ == "__main__":
