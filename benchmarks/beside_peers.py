@@ -19,7 +19,7 @@ from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread, turn
 
 TITLE = "The same job on other runtimes"
 ROUNDS, QUICK_ROUNDS = 3, 1
-FULL_S, QUICK_S = 18, 6
+FULL_S, QUICK_S = 15, 6
 SETTLE_NS = 2_500_000_000
 """Until then windows of sound and telemetry are not whole, and processes still warm up."""
 SHARE_TARGETS = {"dora": 0.5, "ray": 0.2, "graph": 0.5}
