@@ -15,6 +15,7 @@ from pipeline.messages import Announcement, Progress, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
+from pipeline.windows import WindowGrid
 
 
 class IngestActor(StageActor):
@@ -40,19 +41,20 @@ class IngestActor(StageActor):
             threading.Thread(target=self._listen_for_credit, name=f"{stream} credit", daemon=True).start()
         decides, records = self.plan.decides, self.plan.record is not None
         ports = IngestPorts(
-            announce=self._announcer() if decides else _ignore,
+            announce=self._announcer(start.origin_ns) if decides else _ignore,
             sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
             record=self.send_to(f"{stream}>sink") if records else None,
         )
         self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns)
         self._ingest.run(self.stopping)
 
-    def _announcer(self) -> Callable[[Announcement], None]:
-        """To fusion; where every sample gives tokens, and these wake it, a live sample's announcement need not."""
+    def _announcer(self, origin_ns: int) -> Callable[[Announcement], None]:
+        """To fusion, which need not wake for a live sample whose tokens will wake it."""
         outlet = self.outlets[f"{self.stage}>fusion"]
+        if self.plan.is_replay:
+            return outlet.send
         _, manifest = load_manifests(self.plan.scenario, self.plan.folder)[role_of(self.stage)]
-        is_quiet = window_spec(manifest).kind == "sample" and not self.plan.is_replay
-        return quiet_samples(outlet) if is_quiet else outlet.send
+        return quiet_samples(outlet, WindowGrid(window_spec(manifest), origin_ns))
 
     def interrupt(self) -> None:
         """Wake the source, the credit gate and the credit listener."""

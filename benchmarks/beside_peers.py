@@ -37,10 +37,11 @@ def measure(setting: Setting) -> Outcome:
     absent: dict[str, str] = {}
     expected: NDArray[np.float32] | None = None
     for number in range(rounds):
-        for name in (turns(list(JOBS), number)) if expected is not None else list(JOBS):  # the bare loop's outputs come first
+        for place, name in enumerate(turns(list(JOBS), number), 1):  # the bare loop, whose outputs the others must have, is first
             if name in absent:
                 continue
-            setting.say(f"round {number + 1} of {rounds}, {JOBS[name].title}")
+            share = (number + (place - 1) / len(JOBS)) / rounds
+            setting.say(f"round {number + 1} of {rounds}: {JOBS[name].title}", share)
             try:
                 ran = run_contender(
                     JOBS[name], job.folder, setting.scratch / f"{number}-{name}", job.end_ns, say=setting.say, settle_ns=SETTLE_NS

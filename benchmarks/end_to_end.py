@@ -93,7 +93,7 @@ def _faster(setting: Setting, runs: _Runs) -> tuple[Latencies, dict[str, dict[in
         job = Job(make_job(setting.scratch / f"x{rate}", length, rate)) if going else None
         for kind in going:
             assert job is not None
-            setting.say(f"{JOBS[kind].title} at {rate} x real time")
+            setting.say(f"{JOBS[kind].title} at {rate} x real time", RATES.index(rate) / len(RATES))
             latency, due = runs.latencies(kind, job)
             late[kind][rate] = 1 - float((latency <= DEADLINE_NS).sum()) / due if due else 1.0
             found[f"{kind}, {rate} x"] = [latency]
@@ -109,9 +109,9 @@ def _beside(setting: Setting, runs: _Runs) -> tuple[Latencies, dict[str, Any]]:
     found: Latencies = defaultdict(list)
     ways = [f"{kind}, {how}" for kind in KINDS for how in ("alone", "recorded", "beside load")]
     for number in range(rounds):
-        for way in turns(ways, number):
+        for place, way in enumerate(turns(ways, number)):
             kind, _, how = way.partition(", ")
-            setting.say(f"round {number + 1} of {rounds}, {JOBS[kind].title}, {how}")
+            setting.say(f"round {number + 1} of {rounds}: {JOBS[kind].title}, {how}", (number + place / len(ways)) / rounds)
             with busy(BUSY_PROCESSES if how == "beside load" else 0):
                 latency, _ = runs.latencies(kind, job, *(["record"] if how == "recorded" else []))
             found[way].append(latency)

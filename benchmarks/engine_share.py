@@ -33,7 +33,7 @@ def measure(setting: Setting) -> Outcome:
         calls = QUICK_CALLS if setting.quick else CALLS
 
         def show(what: str, done: int, total: int, name: str = name) -> None:
-            setting.say(f"{name} {what} {done}/{total}")
+            setting.say(f"{name} {what} {done}/{total}", done / total)
 
         timed = time_engines(replay, [engine_choice(REFERENCE), *beside], setting.scratch, calls, show)
         timed["one tick"] = one_tick(timed)

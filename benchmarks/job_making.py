@@ -24,6 +24,10 @@ from pipeline.sources.telemetry import telemetry_json
 from pipeline.stages.ingest import SampleReader
 from pipeline.windows import WindowGrid
 
+REFERENCE_NS, HURRY_NS = 50_000_000, 5_000_000
+"""Chiasm reads a sample only if it was received in time; peers go by when it was due. So that a late timer does not make the two
+differ, lines come at least so long after one reference time and long before the next, and sound and telemetry at most so late.
+"""
 LONGEST_S = 32
 """Then the shipped drive's camera falls silent, and what a runtime does about that is another matter."""
 
@@ -64,7 +68,12 @@ def _lane(log: LogReader, stream: str, seconds: float, rate: float) -> Iterator[
         capture_ns = round((header.capture_ns - log.origin_ns) / rate)
         if capture_ns > seconds * 1e9:
             return
-        received_ns = max(received_ns + 1, capture_ns + round((header.receive_ns - header.capture_ns) / rate))
+        delay_ns = header.receive_ns - header.capture_ns
+        if stream == "text":
+            capture_ns += -capture_ns % REFERENCE_NS + HURRY_NS
+        elif stream != "camera":
+            delay_ns = min(delay_ns, HURRY_NS)
+        received_ns = max(received_ns + 1, capture_ns + round(delay_ns / rate))
         moved = replace(
             header,
             capture_ns=ORIGIN_NS + capture_ns,

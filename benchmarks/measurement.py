@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import typer
@@ -27,6 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SHARED = ROOT.parent / "shared"
 GOPRO = SHARED / "data" / "driving" / "gopro_gpmf" / "max-heromode.mp4"
 MAX_SAMPLES_BYTES = 1_000_000
+BAR_CELLS = 24
 BENCHES = {
     "transport": "benchmarks.transport",
     "peers": "benchmarks.beside_peers",
@@ -72,6 +73,14 @@ class Outcome:
     """Draws a picture of it into a PNG file, with matplotlib."""
 
 
+class Say(Protocol):
+    """Shows how far a measurement has come, in one line; ``share`` of it, where that is known, as a bar."""
+
+    def __call__(self, text: str, share: float | None = None) -> None:
+        """Show this now, or let it pass if something was shown just before."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """How a measurement is to be made. ``quick`` shortens it to see that it works; its figures prove nothing."""
@@ -79,8 +88,7 @@ class Setting:
     quick: bool
     scratch: Path
     """A folder for logs, removed afterwards."""
-    say: Callable[[str], None] = field(repr=False)
-    """Show how far it has come, in one line."""
+    say: Say = field(repr=False)
 
 
 Measure = Callable[[Setting], Outcome]
@@ -165,17 +173,18 @@ def percentiles(values: Sequence[float] | np.ndarray[Any, Any], scale: float = 1
 
 
 @contextmanager
-def progress_line(name: str) -> Iterator[Callable[[str], None]]:
+def progress_line(name: str) -> Iterator[Say]:
     """One line on stderr that tells how far it has come: rewritten on a terminal, else a line now and then."""
     is_terminal = sys.stderr.isatty()
     every_s = 0.2 if is_terminal else 10.0
     said_at = -every_s
 
-    def say(text: str) -> None:
+    def say(text: str, share: float | None = None) -> None:
         nonlocal said_at
         if time.monotonic() >= said_at + every_s:
             said_at = time.monotonic()
-            sys.stderr.write(f"\r\033[K{name}: {text}" if is_terminal else f"{name}: {text}\n")
+            line = f"{name}{bar(share) if share is not None else ':'} {text}"
+            sys.stderr.write(f"\r\033[K{line}" if is_terminal else f"{line}\n")
             sys.stderr.flush()
 
     try:
@@ -183,6 +192,12 @@ def progress_line(name: str) -> Iterator[Callable[[str], None]]:
     finally:
         if is_terminal:
             sys.stderr.write("\r\033[K")
+
+
+def bar(share: float) -> str:
+    """A share of 1 as a bar and in percent."""
+    filled = round(BAR_CELLS * min(max(share, 0.0), 1.0))
+    return f" {'━' * filled}{'╌' * (BAR_CELLS - filled)} {share:4.0%}"
 
 
 def gopro_file() -> Path:

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COLOURS = ("#d1495b", "#f08a4b", "#7c4dff", "#2a9d8f", "#3a86ff", "#8d99ae", "#6a994e", "#b5838d", "#222222")
+COLOUR_OF = {
+    "Chiasm": "#d1495b",
+    "Chiasm on Ray": "#d1495b",
+    "Chiasm inline": "#f08a4b",
+    "bare loop": "#222222",
+    "raw iceoryx2": "#222222",
+}
+OTHERS = ("#3a86ff", "#2a9d8f", "#7c4dff", "#6a994e", "#8d99ae", "#b5838d", "#118ab2")
+OURS = ("#d1495b", "#f08a4b", "#7c4dff", "#2a9d8f", "#3a86ff", "#8d99ae", "#6a994e", "#b5838d", "#222222")
 OURS = "Chiasm"
 
 
@@ -19,9 +27,11 @@ def draw_tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[Any]]], *, 
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    colour = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(names)}
+    free = iter(OTHERS * (1 + len(names) // len(OTHERS)))
+    colour = {name: COLOUR_OF.get(name) or next(free) for name in names}
     figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 4.6 * len(panels), 4.2), squeeze=False, sharey=True)
     for axis, (heading, contenders) in zip(axes[0], panels.items(), strict=True):
         for name, values in contenders.items():
@@ -32,6 +42,9 @@ def draw_tails(path: Path, panels: Mapping[str, Mapping[str, NDArray[Any]]], *, 
                 ordered, beyond, where="post", label=name, color=colour[name], lw=2.4 if ours else 1.3, zorder=3 if ours else 2
             )
         axis.set(xscale="log", yscale="log", xlabel=unit, title=heading)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(True, which="both", alpha=0.25)
         for share, label in ((0.5, "p50"), (0.1, "p90"), (0.01, "p99")):
             axis.axhline(share, color="#999999", lw=0.7, ls=":")
@@ -58,8 +71,8 @@ def draw_growth(path: Path, lines: Mapping[str, tuple[list[int], list[float]]], 
 
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     for k, (name, (counts, values)) in enumerate(lines.items()):
-        axis.plot(counts, values, "o-", color=COLOURS[k], label=name)
-        axis.plot(counts, [values[0] * n / counts[0] for n in counts], ":", color=COLOURS[k], lw=1, label=f"{name}, if linear")
+        axis.plot(counts, values, "o-", color=OTHERS[k], label=name)
+        axis.plot(counts, [values[0] * n / counts[0] for n in counts], ":", color=OTHERS[k], lw=1, label=f"{name}, if linear")
     axis.set(xlabel=x, ylabel=y, title=title)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)

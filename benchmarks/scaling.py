@@ -48,7 +48,7 @@ def measure(setting: Setting) -> Outcome:
         costs: dict[int, float] = {}
         carried = 0
         for count in counts:
-            setting.say(f"{count} {world}")
+            setting.say(f"{count} {world}", counts.index(count) / len(counts))
             found = play_together(setting.scratch / f"{world}{count}", scenario, sources, count, seconds)
             latency = np.array([ns for one in found for ns in one["latency_ns"]])
             missed = sum(one["missed"] for one in found) / max(len(latency), 1)

@@ -53,28 +53,26 @@ def measure(setting: Setting) -> Outcome:
     lost: dict[str, int] = defaultdict(int)
     absent: dict[str, str] = {}
     for schedule, heading, full_rounds in ((ONE, "", ROUNDS), (THREE, "3 x ", FAN_IN_ROUNDS)):
-        rounds = QUICK_ROUNDS if setting.quick else full_rounds
         contenders = hop_contenders(schedule.senders)
+        spec, rounds = setting.scratch / f"{schedule.senders}.json", QUICK_ROUNDS if setting.quick else full_rounds
+        schedule.save(spec)
         for number in range(rounds):
-            for name in turns(list(contenders), number):
+            for place, name in enumerate(turns(list(contenders), number), 1):
                 if name in absent:
                     continue
-                setting.say(f"round {number + 1} of {rounds}, {heading or 'one hop: '}{contenders[name].title}")
-                folder = setting.scratch / f"{schedule.senders}-{number}-{name}"
-                spec = setting.scratch / f"{schedule.senders}.json"
-                schedule.save(spec)
+                share = (number + (place - 1) / len(contenders)) / rounds
+                setting.say(f"from {schedule.senders}, round {number + 1} of {rounds}: {contenders[name].title}", share)
+                out = setting.scratch / f"{schedule.senders}-{number}-{name}"
                 try:
-                    ran = run_contender(contenders[name], spec, folder, schedule.end_ns, say=setting.say)
+                    ran = run_contender(contenders[name], spec, out, schedule.end_ns, say=setting.say)
                 except (Skipped, ContenderFailed) as reason:
                     absent[name] = str(reason)
                     continue
                 received = np.load(ran.folder / "received.npy")
-                for place, phase in enumerate(schedule.phases):
-                    if phase is WARM_UP:
-                        continue
-                    _sort_in(heading, schedule, place, received, hops[heading + phase.name][name], rates[phase.name][name])
-                    if phase.period_ns:
-                        lost[name] += phase.count * schedule.senders - _count(schedule, place, received)
+                for k, phase in enumerate(schedule.phases):
+                    if phase is not WARM_UP:
+                        _sort_in(schedule, k, received, hops[heading + phase.name][name], rates[phase.name][name])
+                        lost[name] += phase.count * schedule.senders - len(_rows(schedule, k, received)) if phase.period_ns else 0
     return _outcome(hops, rates, lost, absent)
 
 
@@ -83,13 +81,7 @@ def _rows(schedule: Schedule, place: int, received: NDArray[np.int64]) -> NDArra
     return received[(seq >= schedule.first_seq(place)) & (seq < schedule.first_seq(place + 1))]
 
 
-def _count(schedule: Schedule, place: int, received: NDArray[np.int64]) -> int:
-    return len(_rows(schedule, place, received))
-
-
-def _sort_in(
-    heading: str, schedule: Schedule, place: int, received: NDArray[np.int64], hops: list[Any], rates: list[float]
-) -> None:
+def _sort_in(schedule: Schedule, place: int, received: NDArray[np.int64], hops: list[Any], rates: list[float]) -> None:
     """One phase's latencies; of three senders, until the last of the three is there. A saturated phase gives a rate instead."""
     rows, phase = _rows(schedule, place, received), schedule.phases[place]
     if not phase.period_ns:

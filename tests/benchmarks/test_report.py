@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.measurement import RESULTS, Check, Outcome, Skipped, make_result, percentiles, write_samples
 from benchmarks.memory import growth
-from benchmarks.report import FRONT_PAGE, ReportError, markdown, read_results, rows, with_latency
+from benchmarks.report import FRONT_PAGE, ReportError, markdown, read_results, rows, with_latency, with_ratios
 
 
 def outcome(measured: float | None = 1.25) -> Outcome:
@@ -102,3 +102,19 @@ def test_front_page_without_marks_or_without_a_whole_live_run_stays():
     assert with_latency("no marks", read_results(RESULTS)) == "no marks"
     page = FRONT_PAGE.read_text(encoding="utf-8")
     assert with_latency(page, []) == page
+
+
+def test_front_page_gets_every_ratio_from_the_results_misses_first():
+    page = "before\n<!-- ratios:begin -->\nold\n<!-- ratios:end -->\nafter\n"
+    assert with_ratios(page, []) == page
+    environment = {"date": "2026-11-29T00:00:00", "cores": 2, "cpu": "Processor"}
+    checks = [
+        {"what": "hop: A / B", "measured": 0.2, "target": 0.25, "comparison": "<=", "unit": "", "met": True},
+        {"what": "hop: A / C", "measured": None, "target": 1.5, "comparison": "<=", "unit": "", "met": False},
+    ]
+    result = {"name": "transport", "quick": False, "skipped": None, "checks": checks, "environment": environment}
+    text = with_ratios(page, [result])
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "1 of 2 targets met" in text
+    assert text.index("| hop: A / C | 1.5 | **not measured, missed** |") < text.index("| hop: A / B | 0.25 | 0.2 |")
+    assert with_ratios(page, [{**result, "quick": True}]) == page
