@@ -28,7 +28,7 @@ from pipeline.stages.fuse import FuseStage
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import RunSummary, SinkStage, StageReport
 
-ORIGIN_DELAY_NS = 20_000_000
+ORIGIN_DELAY_NS = 50_000_000
 ANNOUNCEMENTS, SAMPLES = 4096, 256
 
 
@@ -77,6 +77,7 @@ class InlineRun:
             fusion = stack.enter_context(fusion_engine(plan, self._opening)) if plan.decides else None
             self._notices = [engine.notices for _, engine in engines.values()] + ([fusion[0].notices] if fusion else [])
             sinks = [stack.enter_context(open_sink(uri)) for uri in plan.sinks]
+            settle_process()  # before the origin is set: it takes longer than the first sample
             first_ns = self._lanes[next(iter(self._lanes))].log
             origin_ns = first_ns.origin_ns if first_ns is not None else clock.now_ns() + ORIGIN_DELAY_NS
             contract = contract_of(plan, infos, origin_ns) if fusion is not None else None
@@ -124,7 +125,6 @@ class InlineRun:
             ingest = lane.ingest(ports, self._gates.get(stream), self._clock, origin_ns)
             self._ingests[stream] = ingest
             self._threads.append(threading.Thread(target=ingest.run, args=(self._stop,), name=f"ingest {stream}", daemon=True))
-        settle_process()
         sharpen_timers()  # the ingest threads inherit it
         for thread in self._threads:
             thread.start()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from actors.plan import load_manifests, replay_plan
 from benchmarks.engines import BARE, one_tick, time_engines
 from benchmarks.measurement import Check, Outcome, Setting, percentiles, run_as_module
+from benchmarks.plots import draw_tails
 from engines.registry import REFERENCE, availabilities, engine_choice
 from pipeline.config import load_scenario, scenario_folder
 
@@ -17,13 +19,14 @@ TITLE = "One tick's engines through the runner protocol, against ONNX Runtime ca
 SCENARIOS = ("driving", "patient")
 CALLS, QUICK_CALLS = 10_000, 200
 SHARE = 1.1
+TITLES = {REFERENCE: "Chiasm, ort", BARE: "ONNX Runtime, bare"}
 BESIDE = ("ort-int8", "openvino")
 """Other engines that are timed with them, where they can run."""
 
 
 def measure(setting: Setting) -> Outcome:
     """Both scenarios, every engine, and the sum over one tick."""
-    checks, summary, samples = [], {}, {}
+    checks, summary, samples, ticks = [], {}, {}, {}
     for name in SCENARIOS:
         scenario, folder = load_scenario(scenario_folder(name)), scenario_folder(name)
         assert scenario.demo_log is not None
@@ -37,6 +40,7 @@ def measure(setting: Setting) -> Outcome:
 
         timed = time_engines(replay, [engine_choice(REFERENCE), *beside], setting.scratch, calls, show)
         timed["one tick"] = one_tick(timed)
+        ticks[f"{name}, one tick"] = {TITLES.get(who, who): np.asarray(ns) / 1e6 for who, ns in timed["one tick"].items()}
         for role, by_choice in timed.items():
             figures = {who: percentiles(ns, 1e6) for who, ns in by_choice.items()}
             to_reference = {f"{c.name} / {REFERENCE}": ratios(by_choice, c.name, REFERENCE) for c in beside}
@@ -50,7 +54,8 @@ def measure(setting: Setting) -> Outcome:
             for role, by in timed.items()
             if role != "one tick"
         }
-    return Outcome(checks=checks, summary={"calls": calls, "samples_unit": "100 ns", **summary}, samples=samples)
+    draw = partial(draw_tails, panels=ticks, unit="ms, all engines of a tick", title=TITLE)
+    return Outcome(checks=checks, summary={"calls": calls, "samples_unit": "100 ns", **summary}, samples=samples, draw=draw)
 
 
 def ratios(by_choice: Mapping[str, array[int]], one: str = REFERENCE, other: str = BARE) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """How many cameras, and how many patients, one machine carries: twice as many each time until more than 0.1% of deadlines are
 missed.
 
-Each is a run of its own in a process of its own, inline. Cost is CPU time; what one costs among many is held against one alone.
+Each is a run of its own in a process of its own, inline, and begins at a time of its own. Cost is CPU time; what one costs among
+many is held against one alone.
 """
 
 from __future__ import annotations

@@ -15,6 +15,14 @@ from pipeline.messages import Decision
 SETTLE_S = 2.5
 
 
+def phase(number: int) -> float:
+    """How much later than the first a run begins, in s, below 1: sensors of different patients do not tick together.
+
+    Multiples of the golden ratio lie evenly, however many there are.
+    """
+    return number * 0.6180339887 % 1.0
+
+
 def main(scenario: str, sources: list[str], seconds: float, folder: Path, name: str) -> None:
     """Play it inline; what it cost and how late its decisions were, after settling."""
     planned = plan_live(scenario, sources, [], duration=f"{seconds}s")
@@ -29,6 +37,7 @@ def main(scenario: str, sources: list[str], seconds: float, folder: Path, name: 
     origin: list[int] = []
     run = InlineRun(planned.plan, on_decisions=took, on_start=lambda origin_ns, _: origin.append(origin_ns))
     meet(folder, name)
+    time.sleep(phase(int(name.removeprefix("run"))))
     run.run()
     from_ns, cpu_s = began[0]
     counted = [d for d in decisions if d.reference_ns > from_ns]

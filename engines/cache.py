@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engines.manifest import EngineError, Manifest, Precision, load_engine_files, load_manifest
-from engines.precision import RECIPE, Window, derived_model
+from engines.precision import RECIPE, Window, derived_model, saturates
 
 Calibration = Callable[[], Sequence[Window]]
 """Gives the windows to calibrate on; called only when a graph must be made."""
@@ -60,7 +60,8 @@ def derived_engine(
 def _key(manifest: Manifest, precision: Precision, calibrated_on: str, symmetric: bool) -> str:
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
-    parts = (manifest.sha256, precision, calibrated_on, str(symmetric), str(RECIPE), str(onnxruntime.__version__))
+    bits = "7" if precision == "int8" and not symmetric and saturates() else "8"
+    parts = (manifest.sha256, precision, calibrated_on, str(symmetric), str(RECIPE), bits, str(onnxruntime.__version__))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ Needs the extra ``precision`` (onnx; the transformations are ONNX Runtime's own)
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,6 +139,19 @@ def _bf16(half: bytes) -> bytes:
     return content
 
 
+def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor sums two products of uint8 and int8 in 16 bits, where they do not fit: x86-64 without VNNI. Weights
+    of 7 bits then keep sums whole (ONNX Runtime's documentation of quantisation).
+    """
+    if platform.machine() != "x86_64":
+        return False
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return True
+    return not {"avx512_vnni", "avx_vnni"} & set(flags)
+
+
 def _int8(graph: Any, calibration: Sequence[Window], symmetric: bool) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -163,6 +177,7 @@ def _int8(graph: Any, calibration: Sequence[Window], symmetric: bool) -> bytes:
             # unsigned activations and signed weights are what AVX512-VNNI multiplies
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=not symmetric and saturates(),
             nodes_to_exclude=sorted(kept),
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, **(TENSORRT if symmetric else {})},

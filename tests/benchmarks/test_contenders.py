@@ -81,7 +81,10 @@ def test_job_longer_than_the_cameras_gap_is_refused(tmp_path):
 def test_faster_job_holds_the_same_samples_closer_together(job, tmp_path):
     faster = Job(make_job(tmp_path / "job", SECONDS / 2, rate=2))
     assert len(faster.index) == len(job.index)
-    assert np.abs(2 * faster.index["capture_ns"] - job.index["capture_ns"]).max() <= 2
+    for place, stream in enumerate(job.streams):
+        if stream != "text":  # lines are moved, to where no hurry decides
+            ours, theirs = (j.index[j.index["stream"] == place]["capture_ns"] for j in (job, faster))
+            assert np.abs(2 * theirs - ours).max() <= 2, stream
     (_, fast), (_, slow) = (next(j.samples("telemetry")) for j in (faster, job))
     rows = slow.size // (8 + 5 * job.channels)
     assert (fast[8 * rows :] == slow[8 * rows :]).all(), "values and validity stay"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from engines.backends.base import Runner
 from engines.cache import derived_engine
 from engines.manifest import EngineError, load_manifest
 from engines.parity import ParityMeter, TensorParity, excess, parity_of
-from engines.precision import derived_model
+from engines.precision import derived_model, saturates
 from engines.registry import WEIGHTS, engine_choice, open_engine
 
 Windows = Callable[[Any, int, int], list[dict[str, Any]]]
@@ -140,3 +141,10 @@ def test_parity_counts_nan_as_infinitely_far_and_no_call_as_no_proof() -> None:
 def test_a_budget_is_passed_just_above_it(precision: str, relative: float) -> None:
     at = TensorParity(role="text", tensor="tokens", calls=1, max_relative=relative, rms_relative=0.0)
     assert f"the budget of {precision}" in excess([at], precision)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="a matter of x86-64")
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512f", True), ("avx2 avx512_vnni", False), ("avx2 avx_vnni", False)])
+def test_weights_get_seven_bits_where_a_processor_would_saturate(flags: str, expected: bool, tmp_path: Path):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    assert saturates(tmp_path / "cpuinfo") is expected
