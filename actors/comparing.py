@@ -110,11 +110,12 @@ def class_flips(wanted: Sequence[Decision], got: Sequence[Decision]) -> tuple[Cl
 
 
 def in_turn(items: Sequence[T], call: int) -> list[T]:
-    """The items in another order each call: each is first as often as any, and before and after each other as often.
+    """The items in another order each call, forwards and backwards by turns: over twice as many calls as there are items each is
+    first as often as any, and before and after each other as often; over two calls each pair runs both ways round.
 
     Whoever runs second finds the window in the processor's cache; rotating alone would leave the same ones always second.
     """
-    first, backwards = call % len(items), call // len(items) % 2
+    first, backwards = call // 2 % len(items), call % 2
     turned = [*items[first:], *items[:first]]
     return turned[::-1] if backwards else turned
 

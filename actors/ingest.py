@@ -15,7 +15,7 @@ from pipeline.messages import Announcement, Progress, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
-from pipeline.windows import WindowGrid
+from pipeline.windows import WindowGrid, WindowSpec
 
 
 class IngestActor(StageActor):
@@ -26,10 +26,13 @@ class IngestActor(StageActor):
         self._lane: Lane | None = None
         self._gate: CreditGate | None = None
         self._ingest: LiveIngest | ReplayIngest | None = None
+        self._window: WindowSpec | None = None
 
     def open_stage(self, resources: ExitStack) -> StreamInfo | None:
         """Open the source and the decoder."""
         self._lane = resources.enter_context(open_lane(self.plan, self.stage, self.clock))
+        if self.plan.decides:
+            self._window = window_spec(load_manifests(self.plan.scenario, self.plan.folder)[role_of(self.stage)][1])
         return self._lane.info
 
     def loop(self, start: Start) -> None:
@@ -51,10 +54,9 @@ class IngestActor(StageActor):
     def _announcer(self, origin_ns: int) -> Callable[[Announcement], None]:
         """To fusion, which need not wake for a live sample whose tokens will wake it."""
         outlet = self.outlets[f"{self.stage}>fusion"]
-        if self.plan.is_replay:
+        if self.plan.is_replay or self._window is None:
             return outlet.send
-        _, manifest = load_manifests(self.plan.scenario, self.plan.folder)[role_of(self.stage)]
-        return quiet_samples(outlet, WindowGrid(window_spec(manifest), origin_ns))
+        return quiet_samples(outlet, WindowGrid(self._window, origin_ns))
 
     def interrupt(self) -> None:
         """Wake the source, the credit gate and the credit listener."""

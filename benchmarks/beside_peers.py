@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.comparing import in_turn
 from benchmarks.contenders import JOBS, MARGIN_NS, ContenderFailed, Ran, run_contender
 from benchmarks.job_making import make_job
 from benchmarks.measurement import Check, Outcome, Setting, Skipped, percentiles, run_as_module
 from benchmarks.peers.job import Job
 from benchmarks.plots import draw_tails
-from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread, turns
+from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread
 
 TITLE = "The same job on other runtimes"
 ROUNDS, QUICK_ROUNDS = 3, 1
@@ -35,12 +36,12 @@ def measure(setting: Setting) -> Outcome:
     cpu_ms: dict[str, list[float]] = defaultdict(list)
     agreement: dict[str, str] = {}
     absent: dict[str, str] = {}
-    expected: NDArray[np.float32] | None = None
+    expected: Mapping[str, NDArray[Any]] | None = None
     for number in range(rounds):
-        for place, name in enumerate(turns(list(JOBS), number), 1):  # the bare loop, whose outputs the others must have, is first
+        for place, name in enumerate(in_turn(list(JOBS), number)):  # the bare loop, which the others must equal, is first
             if name in absent:
                 continue
-            share = (number + (place - 1) / len(JOBS)) / rounds
+            share = (number + place / len(JOBS)) / rounds
             setting.say(f"round {number + 1} of {rounds}: {JOBS[name].title}", share)
             try:
                 ran = run_contender(
@@ -49,23 +50,24 @@ def measure(setting: Setting) -> Outcome:
             except (Skipped, ContenderFailed) as reason:
                 absent[name] = str(reason)
                 continue
-            made = np.load(ran.folder / "decisions.npz")
-            expected = made["outputs"] if expected is None else expected
-            agreement[name] = _agreement(job, made, expected, agreement.get(name))
+            made = dict(np.load(ran.folder / "decisions.npz"))
+            expected = expected or made
+            agreement[name] = agreement_of(made, expected, agreement.get(name))
             _sort_in(job, ran, made, name, figures, cpu_ms)
     return _outcome(figures, cpu_ms, agreement, absent, len(job.references_ns))
 
 
-def _agreement(job: Job, made: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], so_far: str | None) -> str:
-    """How many of its decisions have the outputs of the bare loop, to the bit."""
+def agreement_of(made: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], so_far: str | None) -> str:
+    """How many of its decisions have the outputs of the bare loop, to the bit, and its action."""
     if so_far is not None and not so_far.startswith("all"):
         return so_far
-    known = np.isin(made["reference_ns"], job.references_ns)
-    place = np.searchsorted(job.references_ns, made["reference_ns"][known])
-    same = (made["outputs"][known] == expected[place]).all(axis=1)
-    if same.all() and len(same) == len(expected):
+    references, known = expected["reference_ns"], np.isin(made["reference_ns"], expected["reference_ns"])
+    place = np.searchsorted(references, made["reference_ns"][known])
+    same = (made["outputs"][known] == expected["outputs"][place]).all(axis=1)
+    same &= made["action"][known] == expected["action"][place]
+    if same.all() and len(same) == len(references):
         return f"all {len(same)} equal"
-    return f"{int(same.sum())} of {len(expected)} equal, {len(expected) - len(same)} not decided"
+    return f"{int(same.sum())} of {len(references)} equal, {len(references) - len(same)} not decided"
 
 
 def _sort_in(

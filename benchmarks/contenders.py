@@ -82,8 +82,10 @@ def hop_contenders(senders: int) -> dict[str, Contender]:
     both = (*own, "receiver")
     found = (
         Contender(name="chiasm", title="Chiasm", module="benchmarks.hops.shared_memory", before=("chiasm",), ready=both),
-        Contender(name="iceoryx2", title="raw iceoryx2", module="benchmarks.hops.shared_memory", before=("iceoryx2",),
-        ready=both), Contender(name="dora", title="dora-rs", module="benchmarks.hops.dora_link", ready=both, environment="dora"),
+        Contender(
+            name="iceoryx2", title="raw iceoryx2", module="benchmarks.hops.shared_memory", before=("iceoryx2",), ready=both
+        ),
+        Contender(name="dora", title="dora-rs", module="benchmarks.hops.dora_link", ready=both, environment="dora"),
         Contender(name="zenoh", title="zenoh", module="benchmarks.hops.zenoh_link", ready=both, environment="zenoh"),
         Contender(name="queues", title="multiprocessing", module="benchmarks.hops.queues", ready=both),
         Contender(

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.comparing import in_turn
 from benchmarks.contenders import JOBS, ContenderFailed, run_contender
 from benchmarks.job_making import LONGEST_S, make_job
 from benchmarks.live import busy
 from benchmarks.measurement import Check, Outcome, Setting, percentiles, run_as_module
 from benchmarks.peers.job import Job
 from benchmarks.plots import draw_tails
-from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread, turns
+from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread
 
 TITLE = "The driving job on Chiasm: faster, recorded, beside load"
 KINDS = ("inline", "chiasm")
@@ -31,7 +32,8 @@ DEADLINE_NS = 50_000_000
 BROKEN = 0.001
 """More of the decisions than this late, and deadlines are broken."""
 RECORDING = 1.10
-Latencies = dict[str, list[NDArray[np.int64]]]
+Latencies = dict[tuple[str, str], list[NDArray[np.int64]]]
+"""Which Chiasm and in which way, to rounds."""
 
 
 class _Runs:
@@ -68,14 +70,14 @@ def measure(setting: Setting) -> Outcome:
         title = JOBS[kind].title
         sustained = max((rate for rate in RATES if late[kind].get(rate, 1.0) <= BROKEN), default=0)
         summary[f"{title}: fastest at which no more than {BROKEN:.1%} were late"] = f"{sustained} x real time"
-        on, off = (percentile_of(beside[f"{kind}, {how}"], 99) for how in ("recorded", "alone"))
+        on, off = (percentile_of(beside[kind, how], 99) for how in ("recorded", "alone"))
         summary[f"recording on / off, p99: {title}"] = spread(ratio_of(on, off))
         checks.append(ratio_check(f"recording on / off, p99: {title}", ratio_of(on, off), RECORDING))
         checks.append(Check(what=f"late at real time: {title}", measured=late[kind].get(1), comparison="<=", target=BROKEN))
     summary["failed"] = runs.failed or "none"
     samples = {
-        name: {"round": np.repeat(np.arange(len(r)), [len(x) for x in r]), "latency_us": np.concatenate(r) // 1000}
-        for name, r in {**faster, **beside}.items()
+        ", ".join(which): {"round": np.repeat(np.arange(len(r)), [len(x) for x in r]), "latency_us": np.concatenate(r) // 1000}
+        for which, r in {**faster, **beside}.items()
         if r and sum(map(len, r))
     }
     return Outcome(checks=checks, summary=summary, samples=samples, draw=partial(_draw, faster, beside))
@@ -96,7 +98,7 @@ def _faster(setting: Setting, runs: _Runs) -> tuple[Latencies, dict[str, dict[in
             setting.say(f"{JOBS[kind].title} at {rate} x real time", RATES.index(rate) / len(RATES))
             latency, due = runs.latencies(kind, job)
             late[kind][rate] = 1 - float((latency <= DEADLINE_NS).sum()) / due if due else 1.0
-            found[f"{kind}, {rate} x"] = [latency]
+            found[kind, f"{rate} x"] = [latency]
             figures = percentiles(latency, 1e6, 3) if len(latency) else {}
             summary[f"{JOBS[kind].title} at {rate} x, ms"] = {**figures, "late or not decided": round(late[kind][rate], 5)}
     return found, late, summary
@@ -107,27 +109,25 @@ def _beside(setting: Setting, runs: _Runs) -> tuple[Latencies, dict[str, Any]]:
     rounds = QUICK_ROUNDS if setting.quick else ROUNDS
     job = Job(make_job(setting.scratch / "beside", QUICK_ROUND_S if setting.quick else ROUND_S))
     found: Latencies = defaultdict(list)
-    ways = [f"{kind}, {how}" for kind in KINDS for how in ("alone", "recorded", "beside load")]
+    ways = [(kind, how) for kind in KINDS for how in ("alone", "recorded", "beside load")]
     for number in range(rounds):
-        for place, way in enumerate(turns(ways, number)):
-            kind, _, how = way.partition(", ")
+        for place, (kind, how) in enumerate(in_turn(ways, number)):
             setting.say(f"round {number + 1} of {rounds}: {JOBS[kind].title}, {how}", (number + place / len(ways)) / rounds)
             with busy(BUSY_PROCESSES if how == "beside load" else 0):
                 latency, _ = runs.latencies(kind, job, *(["record"] if how == "recorded" else []))
-            found[way].append(latency)
-    figures = {way: percentiles(np.concatenate(r), 1e6, 3) for way, r in sorted(found.items())}
-    return found, {f"{JOBS[w.partition(', ')[0]].title}, {w.partition(', ')[2]}, ms": f for w, f in figures.items()}
+            found[kind, how].append(latency)
+    figures = {(kind, how): percentiles(np.concatenate(r), 1e6, 3) for (kind, how), r in sorted(found.items())}
+    return found, {f"{JOBS[kind].title}, {how}, ms": f for (kind, how), f in figures.items()}
 
 
 def _draw(faster: Latencies, beside: Latencies, path: Path) -> None:
-    panels = {}
-    for kind in KINDS:
-        panels[f"{JOBS[kind].title}, faster"] = {
-            name.partition(", ")[2]: r[0] / 1e6 for name, r in faster.items() if name.startswith(kind) and len(r[0])
+    panels = {
+        f"{JOBS[kind].title}, {what}": {
+            how: np.concatenate(r) / 1e6 for (of, how), r in sorted(found.items()) if of == kind and sum(map(len, r))
         }
-        panels[f"{JOBS[kind].title}, at real time"] = {
-            name.partition(", ")[2]: np.concatenate(r) / 1e6 for name, r in sorted(beside.items()) if name.startswith(kind)
-        }
+        for kind in KINDS
+        for what, found in (("faster", faster), ("at real time", beside))
+    }
     draw_tails(path, panels, unit="ms, reference to decision", title=TITLE)
 
 

@@ -17,7 +17,6 @@ COLOUR_OF = {
     "raw iceoryx2": "#222222",
 }
 OTHERS = ("#3a86ff", "#2a9d8f", "#7c4dff", "#6a994e", "#8d99ae", "#b5838d", "#118ab2")
-OURS = ("#d1495b", "#f08a4b", "#7c4dff", "#2a9d8f", "#3a86ff", "#8d99ae", "#6a994e", "#b5838d", "#222222")
 OURS = "Chiasm"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -26,15 +26,15 @@ class Ratio:
     rounds: int
 
 
-def ratio_of(one: Sequence[float], other: Sequence[float]) -> Ratio | None:
+def ratio_of(one: Sequence[float | None], other: Sequence[float | None]) -> Ratio | None:
     """``one`` over ``other``, round by round; None where there is no round with both."""
-    found = [a / b for a, b in zip(one, other, strict=False) if b > 0]
+    found = [a / b for a, b in zip(one, other, strict=False) if a is not None and b]
     return Ratio(median=median(found), least=min(found), greatest=max(found), rounds=len(found)) if found else None
 
 
-def percentile_of(rounds: Rounds, percent: float) -> list[float]:
-    """One figure a round; nothing for a round that holds too few values to carry it."""
-    return [float(np.percentile(values, percent)) for values in rounds if len(values) * (100 - percent) >= 100]
+def percentile_of(rounds: Rounds, percent: float) -> list[float | None]:
+    """One figure a round; None for a round that holds too few values to carry it."""
+    return [float(np.percentile(values, percent)) if len(values) * (100 - percent) >= 100 else None for values in rounds]
 
 
 def ratio_check(what: str, found: Ratio | None, target: float) -> Check:
@@ -46,23 +46,4 @@ def spread(found: Ratio | None) -> dict[str, Any] | None:
     """For a summary."""
     if found is None:
         return None
-    return {
-        "median": round(found.median, 4),
-        "least": round(found.least, 4),
-        "greatest": round(found.greatest, 4),
-        "rounds": found.rounds,
-    }
-
-
-def turns(names: Sequence[str], round_number: int) -> list[str]:
-    """In which order contenders run: rotated each round, and every other round backwards, so that none always follows the
-    same.
-    """
-    place = round_number % max(len(names), 1)
-    order = [*names[place:], *names[:place]]
-    return order[::-1] if round_number % 2 else order
-
-
-def by_name(samples: Mapping[str, Rounds]) -> dict[str, NDArray[np.int64]]:
-    """All rounds of each contender in one."""
-    return {name: np.concatenate(rounds) for name, rounds in samples.items() if rounds}
+    return {name: round(value, 4) for name, value in asdict(found).items()}

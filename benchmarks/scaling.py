@@ -87,6 +87,8 @@ def play_together(folder: Path, scenario: str, sources: tuple[str, ...], count: 
         until = time.monotonic() + SLACK_S
         while not all_ready(folder, names) and time.monotonic() < until:
             time.sleep(0.05)
+        if not all_ready(folder, names):
+            raise RuntimeError(f"of {count} runs some were not ready within {SLACK_S:g} s; what they said is in {folder}")
         set_origin(folder, time.monotonic_ns())
         for name, run in runs.items():
             if run.wait(seconds + SLACK_S):

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.comparing import in_turn
 from benchmarks.contenders import ContenderFailed, hop_contenders, run_contender
 from benchmarks.hops.schedule import Phase, Schedule
 from benchmarks.measurement import Check, Outcome, Setting, Skipped, percentiles, run_as_module
 from benchmarks.plots import draw_tails
-from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread, turns
+from benchmarks.ratios import percentile_of, ratio_check, ratio_of, spread
 
 TITLE = "One hop between two processes, and from three to one"
 ROUNDS, FAN_IN_ROUNDS, QUICK_ROUNDS = 3, 2, 1
@@ -57,10 +58,10 @@ def measure(setting: Setting) -> Outcome:
         spec, rounds = setting.scratch / f"{schedule.senders}.json", QUICK_ROUNDS if setting.quick else full_rounds
         schedule.save(spec)
         for number in range(rounds):
-            for place, name in enumerate(turns(list(contenders), number), 1):
+            for place, name in enumerate(in_turn(list(contenders), number)):
                 if name in absent:
                     continue
-                share = (number + (place - 1) / len(contenders)) / rounds
+                share = (number + place / len(contenders)) / rounds
                 setting.say(f"from {schedule.senders}, round {number + 1} of {rounds}: {contenders[name].title}", share)
                 out = setting.scratch / f"{schedule.senders}-{number}-{name}"
                 try:
@@ -71,7 +72,7 @@ def measure(setting: Setting) -> Outcome:
                 received = np.load(ran.folder / "received.npy")
                 for k, phase in enumerate(schedule.phases):
                     if phase is not WARM_UP:
-                        _sort_in(schedule, k, received, hops[heading + phase.name][name], rates[phase.name][name])
+                        sort_phase(schedule, k, received, hops[heading + phase.name][name], rates[phase.name][name])
                         lost[name] += phase.count * schedule.senders - len(_rows(schedule, k, received)) if phase.period_ns else 0
     return _outcome(hops, rates, lost, absent)
 
@@ -81,7 +82,7 @@ def _rows(schedule: Schedule, place: int, received: NDArray[np.int64]) -> NDArra
     return received[(seq >= schedule.first_seq(place)) & (seq < schedule.first_seq(place + 1))]
 
 
-def _sort_in(schedule: Schedule, place: int, received: NDArray[np.int64], hops: list[Any], rates: list[float]) -> None:
+def sort_phase(schedule: Schedule, place: int, received: NDArray[np.int64], hops: list[Any], rates: list[float]) -> None:
     """One phase's latencies; of three senders, until the last of the three is there. A saturated phase gives a rate instead."""
     rows, phase = _rows(schedule, place, received), schedule.phases[place]
     if not phase.period_ns:

@@ -123,10 +123,6 @@ class HeadSpec(_Frozen):
         """Label to the probability from which it is called, for one availability mask; empty where none was fitted."""
         return self.thresholds_by_mask.get(mask_key(present), {})
 
-    def probabilities(self, logits: NDArray[np.float32], present: Sequence[bool]) -> NDArray[np.float32]:
-        """Calibrated float32 probabilities ``[labels]`` from logits ``[labels]``."""
-        return self.calibration_for(present).probabilities(logits).astype(np.float32)
-
 
 def mask_key(present: Sequence[bool]) -> str:
     """``"1011"`` for a second stream that is absent."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.host import settle_process, sharpen_timers
-from benchmarks.hops.schedule import Receipts, Schedule
+from benchmarks.hops.schedule import Arrivals, Schedule
 from benchmarks.peers.rendezvous import meet
 
 
@@ -22,12 +22,12 @@ def send(spec: Path, out: Path, queue: Any, sender: int) -> None:
 
 def receive(spec: Path, out: Path, queue: Any) -> None:
     """The receiver."""
-    receipts = Receipts(Schedule.load(spec), out)
+    arrivals = Arrivals(Schedule.load(spec), out)
     settle_process()
     sharpen_timers()
-    receipts.begin(meet(out, "receiver"))
+    arrivals.begin(meet(out, "receiver"))
     while True:
-        receipts.note(queue.get())
+        arrivals.note(queue.get())
 
 
 def main(spec: Path, out: Path) -> None:

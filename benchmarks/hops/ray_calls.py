@@ -15,7 +15,7 @@ from ray.dag import InputNode, MultiOutputNode
 
 from actors.deploy import start_ray
 from actors.host import settle_process, sharpen_timers
-from benchmarks.hops.schedule import Receipts, Schedule
+from benchmarks.hops.schedule import Arrivals, Schedule
 from benchmarks.peers.rendezvous import meet
 
 STORE_BYTES = 2**30
@@ -30,12 +30,12 @@ class Receiver:
     """Notes what comes."""
 
     def __init__(self, spec: Path, out: Path) -> None:
-        self._receipts = Receipts(Schedule.load(spec), out)
+        self._arrivals = Arrivals(Schedule.load(spec), out)
 
     def begin(self, origin_ns: int) -> None:
         """Once the origin is known."""
         settle_process()
-        self._receipts.begin(origin_ns)
+        self._arrivals.begin(origin_ns)
 
     def begin_when_met(self, out: Path) -> None:
         """The same for a graph, which lets no other call through once it runs."""
@@ -48,7 +48,7 @@ class Receiver:
     def take(self, *payloads: NDArray[np.uint8]) -> None:
         """One message of each sender that calls."""
         for payload in payloads:
-            self._receipts.note(payload)
+            self._arrivals.note(payload)
 
 
 @ray.remote(num_cpus=0)

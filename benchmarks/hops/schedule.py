@@ -93,7 +93,7 @@ class Schedule:
                 yield int(stamp[0]), begun_ns, payload
 
 
-class Receipts:
+class Arrivals:
     """Notes what came when; at the schedule's end writes it and ends the process, whatever it then waits for."""
 
     def __init__(self, schedule: Schedule, out: Path) -> None:

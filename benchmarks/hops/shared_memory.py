@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from actors.host import settle_process, sharpen_timers
-from benchmarks.hops.schedule import STAMP, Receipts, Schedule
+from benchmarks.hops.schedule import STAMP, Arrivals, Schedule
 from benchmarks.peers.rendezvous import meet
 from pipeline.links.base import EdgeSpec
 from pipeline.links.shared_memory import SharedMemoryNode
@@ -57,14 +57,14 @@ def receive_chiasm(spec: Path, out: Path, run_id: str, root: Path) -> None:
     schedule = Schedule.load(spec)
     with SharedMemoryNode(run_id, root, owner=True) as node:
         inbox = node.inbox("hop", [edge_of(s, schedule) for s in range(schedule.senders)])
-        receipts = Receipts(schedule, out)
+        arrivals = Arrivals(schedule, out)
         settle_process()
         sharpen_timers()
-        receipts.begin(meet(out, "receiver"))
+        arrivals.begin(meet(out, "receiver"))
         while True:
             for edge, message in inbox.receive(None):
                 header = message.header  # type: ignore[union-attr]
-                receipts.note_stamp(header.seq, int(edge[1]), header.capture_ns, time.monotonic_ns())
+                arrivals.note_stamp(header.seq, int(edge[1]), header.capture_ns, time.monotonic_ns())
 
 
 def _service(node: Any, name: str, iox2: Any) -> tuple[Any, Any]:
@@ -110,15 +110,15 @@ def receive_iceoryx2(spec: Path, out: Path, run_id: str, root: Path) -> None:
     services = [_service(node, f"s{sender}", iox2) for sender in range(schedule.senders)]
     subscribers = [data.subscriber_builder().create() for data, _ in services]
     listener = services[0][1].listener_builder().create()
-    receipts = Receipts(schedule, out)
+    arrivals = Arrivals(schedule, out)
     settle_process()
     sharpen_timers()
-    receipts.begin(meet(out, "receiver"))
+    arrivals.begin(meet(out, "receiver"))
     while True:
         listener.blocking_wait()
         for subscriber in subscribers:
             while (sample := subscriber.receive()) is not None:
-                receipts.note(ctypes.string_at(sample.payload_ptr, 8 * STAMP))
+                arrivals.note(ctypes.string_at(sample.payload_ptr, 8 * STAMP))
                 sample.delete()
 
 

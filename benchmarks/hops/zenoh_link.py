@@ -10,7 +10,7 @@ from pathlib import Path
 import zenoh
 
 from actors.host import settle_process, sharpen_timers
-from benchmarks.hops.schedule import Receipts, Schedule
+from benchmarks.hops.schedule import Arrivals, Schedule
 from benchmarks.peers.rendezvous import meet
 from benchmarks.peers.zenoh_nodes import QUEUED, Sender, session
 
@@ -31,14 +31,14 @@ def send(spec: Path, out: Path, sender: int) -> None:
 
 def receive(spec: Path, out: Path) -> None:
     """The receiver; what is large it reads in place."""
-    receipts = Receipts(Schedule.load(spec), out)
+    arrivals = Arrivals(Schedule.load(spec), out)
     with session(out, listen="receiver") as opened:
         messages = opened.declare_subscriber("hop/*", zenoh.handlers.FifoChannel(QUEUED))
         settle_process()
         sharpen_timers()
-        receipts.begin(meet(out, "receiver"))
+        arrivals.begin(meet(out, "receiver"))
         while True:
-            receipts.note(messages.recv().payload.to_bytes())
+            arrivals.note(messages.recv().payload.to_bytes())
 
 
 def main(spec: Path, out: Path) -> None:

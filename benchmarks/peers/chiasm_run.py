@@ -38,11 +38,10 @@ def main(kind: str, job_folder: Path, out: Path, *options: str) -> None:
 
 
 def save_chiasm(job: Job, out: Path, origin_ns: int, decisions: list[Decision]) -> None:
-    """Its decisions in the form of all contenders: the critical path's sample is due when the job says, not when it was
-    noticed.
-    """
+    """Its decisions in the form of all contenders: a sample is due when the job says, not when it was noticed."""
     due = {(job.streams[row["stream"]], int(row["capture_ns"])): int(row["due_ns"]) for row in job.index}
-    actions = job_actions()
+    scenario = job_plan().scenario
+    actions = scenario.heads[scenario.policy.action_head].labels
     rows, outputs = [], []
     for decision in decisions:
         stamps = decision.receipt.stamps if decision.receipt is not None else None
@@ -53,19 +52,15 @@ def save_chiasm(job: Job, out: Path, origin_ns: int, decisions: list[Decision]) 
         if not last.arrived_ns:  # an overrun: it went without what it waited for, the frame at least
             last = replace(last, stream="camera", capture_ns=decision.reference_ns)
         rows.append({
-            "reference_ns": reference_ns, "publish_ns": decision.publish_ns - origin_ns,
-            "critical": job.streams.index(last.stream), "due_ns": due.get((last.stream, last.capture_ns - origin_ns),
-            reference_ns), "encode_ns": last.encoded_ns - last.encode_start_ns, "fuse_ns": stamps.fused_ns - stamps.fuse_start_ns,
+            "reference_ns": reference_ns,
+            "publish_ns": decision.publish_ns - origin_ns,
+            "due_ns": due.get((last.stream, last.capture_ns - origin_ns), reference_ns),
+            "encode_ns": last.encoded_ns - last.encode_start_ns,
+            "fuse_ns": stamps.fused_ns - stamps.fuse_start_ns,
             "action": actions.index(decision.action),
         })  # fmt: skip
         outputs.append(np.concatenate([decision.outputs[head] for head in sorted(decision.outputs)]))
     save_decisions(out, rows, outputs)
-
-
-def job_actions() -> tuple[str, ...]:
-    """The action head's labels."""
-    scenario = job_plan().scenario
-    return scenario.heads[scenario.policy.action_head].labels
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def source(job: Job, out: Path, stream: str) -> None:
     sharpen_timers()
     for ticket, payload in job.paced(meet(out, stream), stream):
         node.send_output("sample", pa.array(np.asarray(payload)), ticket._asdict())
-    _wait_for_stop(node)
+    wait_for_stop(node)
 
 
 def encoder(job: Job, out: Path) -> None:
@@ -61,47 +63,44 @@ def fusion(job: Job, out: Path) -> None:
     (out / "done").touch()
 
 
-def _wait_for_stop(node: Any) -> None:
+def wait_for_stop(node: Any) -> None:
     """A node that leaves takes with it what it still shares."""
     for event in node:
         if event["type"] == "STOP":
             return
 
 
-def dataflow(job_folder: Path, out: Path, streams: tuple[str, ...]) -> dict[str, Any]:
-    """The graph in dora's terms."""
-
-    def node(name: str, inputs: dict[str, str], outputs: list[str]) -> dict[str, Any]:
-        return {
-            "id": name,
-            "path": sys.executable,
-            "args": f"-m benchmarks.peers.dora_nodes {name} {job_folder} {out}",
-            "inputs": {key: {"source": source, "queue_size": QUEUED} for key, source in inputs.items()},
-            "outputs": outputs,
-        }
-
+def node_of(
+    module: str, name: str, *, given: Path, out: Path, inputs: dict[str, str], outputs: list[str], queued: int = QUEUED
+) -> dict[str, Any]:
+    """A node in dora's terms: a Python module that is told its name, and where what it needs lies."""
     return {
-        "nodes": [
-            *(node(stream, {}, ["sample"]) for stream in streams),
-            node("encoder", {stream: f"{stream}/sample" for stream in streams}, ["tokens"]),
-            node("fusion", {"tokens": "encoder/tokens"}, []),
-        ]
+        "id": name,
+        "path": sys.executable,
+        "args": f"-m {module} {name} {given} {out}",
+        "inputs": {key: {"source": source, "queue_size": queued} for key, source in inputs.items()},
+        "outputs": outputs,
     }
+
+
+def run_dataflow(nodes: list[dict[str, Any]], out: Path, until: str) -> None:
+    """Run the nodes until one of them has left this file in ``out``."""
+    path = out / "dataflow.yml"
+    path.write_text(json.dumps({"nodes": nodes}), encoding="utf-8")  # JSON is YAML
+    process = subprocess.Popen([Path(sys.executable).with_name("dora"), "run", path, "--log-level", "error"], cwd=out)
+    while process.poll() is None and not (out / until).exists():
+        time.sleep(0.1)
+    process.terminate()
+    process.wait(10)
 
 
 def main(job_folder: Path, out: Path) -> None:
     """Play the job."""
-    path = out / "dataflow.yml"
-    path.write_text(json.dumps(dataflow(job_folder, out, Job(job_folder).streams)), encoding="utf-8")  # JSON is YAML
-    dora = Path(sys.executable).with_name("dora")
-    process = subprocess.Popen([dora, "run", path, "--log-level", "error"], cwd=out)
-    while process.poll() is None and not (out / "done").exists():
-        try:
-            process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
-    process.terminate()
-    process.wait(10)
+    streams = Job(job_folder).streams
+    node = partial(node_of, "benchmarks.peers.dora_nodes", given=job_folder, out=out)
+    sources = [node(stream, inputs={}, outputs=["sample"]) for stream in streams]
+    encoder = node("encoder", inputs={stream: f"{stream}/sample" for stream in streams}, outputs=["tokens"])
+    run_dataflow([*sources, encoder, node("fusion", inputs={"tokens": "encoder/tokens"}, outputs=[])], out, "done")
 
 
 if __name__ == "__main__":

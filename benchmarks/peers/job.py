@@ -1,8 +1,8 @@
 """The job that every contender does: the same samples at the same times, the same encoders, fusion and policy.
 
 What differs between contenders is only what moves messages and wakes whom. So everything else lies here, and needs numpy,
-onnxruntime, pydantic and PyYAML alone: it runs in the peers' own virtual environments. Times are ns of the job, which begins at
-0.
+onnxruntime, pydantic and PyYAML alone: it runs in the peers' own virtual environments. Times are ns from the job's
+beginning.
 """
 
 from __future__ import annotations
@@ -235,13 +235,13 @@ class Joiner:
         self._state = self._policy.step(self._state, t, fused.probabilities[self._action_head], thresholds, blind=not chosen)
         last, _, _ = max(chosen.values(), key=lambda h: h[2])
         self.rows.append({
-            "reference_ns": t, "publish_ns": time.monotonic_ns(), "critical": self._job.streams.index(last.stream),
-            "due_ns": last.due_ns, "encode_ns": last.encode_ns, "fuse_ns": fuse_ns, "action": self._state.action,
+            "reference_ns": t, "publish_ns": time.monotonic_ns(), "due_ns": last.due_ns, "encode_ns": last.encode_ns,
+            "fuse_ns": fuse_ns, "action": self._state.action,
         })  # fmt: skip
         self.outputs.append(np.concatenate([fused.probabilities[head] for head in sorted(fused.probabilities)]))
 
     def save(self, out: Path) -> None:
-        """Everything decided, for `benchmarks.peers.contest`."""
+        """Everything decided, for `benchmarks.beside_peers`."""
         save_decisions(out, [{**row, "publish_ns": row["publish_ns"] - self.origin_ns} for row in self.rows], self.outputs)
 
 

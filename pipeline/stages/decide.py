@@ -43,7 +43,6 @@ class DecideStage:
         self._identity, self._deadline_ns, self._clock, self._live = identity, deadline_ns, clock, live
         self._state = PolicyState()
         self._state_json = self._state.to_json()
-        self._memory_json = ""
         self._called: dict[str, str] = {}
         self._engines: dict[str, str] = identity.engines
         self._first_ns: int | None = None
@@ -52,7 +51,6 @@ class DecideStage:
     def skip(self, admission: Admission, streams: tuple[Admitted, ...]) -> Decision:
         """A reference time that a newer one overtook: no outputs, the action in force stands."""
         now_ns = self._clock.now_ns()
-        self._memory_json = ""
         return self._decision(admission, streams, {}, times_ns=(now_ns, now_ns), skipped=True)
 
     def decide(
@@ -80,8 +78,8 @@ class DecideStage:
         mine = (thresholds or {}).get(self._action_head, {})
         self._state = self._policy.step(self._state, since_first_ns, outputs[self._action_head], mine, blind=blind)
         self._state_json = self._state.to_json(memory.keys() if memory is not None else None)
-        self._memory_json = memory.snapshot(admission.reference_ns) if memory is not None else ""
-        return self._decision(admission, streams, outputs, times_ns=times_ns, skipped=False)
+        snapshot = memory.snapshot(admission.reference_ns) if memory is not None else ""
+        return self._decision(admission, streams, outputs, times_ns=times_ns, skipped=False, memory=snapshot)
 
     def _decision(
         self,
@@ -91,6 +89,7 @@ class DecideStage:
         *,
         times_ns: tuple[int, int],
         skipped: bool,
+        memory: str = "",
     ) -> Decision:
         state_sha256 = hashlib.sha256(self._state_json.encode()).hexdigest()
         action = self._policy.label(self._state)
@@ -117,7 +116,7 @@ class DecideStage:
             outputs=outputs,
             labels=labels,
             state=self._state_json,
-            memory=self._memory_json,
+            memory=memory,
             receipt=Receipt(
                 admitted=streams,
                 spans=spans,

@@ -46,6 +46,15 @@ def test_in_turn_each_is_first_and_before_each_other_as_often() -> None:
     for one in "abcd":
         for other in set("abcd") - {one}:
             assert sum(order.index(one) < order.index(other) for order in orders) == 4
+            assert all(
+                (a.index(one) < a.index(other)) != (b.index(one) < b.index(other))
+                for a, b in zip(orders[::2], orders[1::2], strict=True)
+            )
+
+
+def test_decisions_give_probabilities_in_float32(decisions: list[Decision]) -> None:
+    outputs = [values for decision in decisions for values in decision.outputs.values()]
+    assert outputs and all(values.dtype == "float32" for values in outputs)
 
 
 def test_decisions_at_other_times_are_not_compared(decisions: list[Decision]) -> None:

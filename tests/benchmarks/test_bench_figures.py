@@ -1,12 +1,10 @@
 """From what contenders left behind to figures: nothing that is missing or different may pass for good."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
-from benchmarks.beside_peers import _agreement
+from benchmarks.beside_peers import agreement_of
 from benchmarks.hops.schedule import Phase, Schedule
-from benchmarks.transport import _sort_in
+from benchmarks.transport import sort_phase
 
 PHASES = (
     Phase(name="paced", size=64, period_ns=10, count=3),
@@ -18,7 +16,7 @@ def test_three_senders_count_until_the_last_is_there_and_a_torn_set_does_not():
     schedule = Schedule(phases=PHASES, senders=3)
     received = np.array([[0, 0, 100, 110], [0, 1, 100, 130], [0, 2, 100, 120], [1, 0, 200, 210], [1, 2, 200, 215]])
     hops: list[np.ndarray] = []
-    _sort_in(schedule, 0, received, hops, [])
+    sort_phase(schedule, 0, received, hops, [])
     assert [h.tolist() for h in hops] == [[30]]
 
 
@@ -28,21 +26,20 @@ def test_saturated_phase_gives_a_rate_and_no_latency():
     received = np.array([[first + k, 0, start_ns, start_ns + (k + 1) * 4_000_000] for k in range(500)])
     hops: list[np.ndarray] = []
     rates: list[float] = []
-    _sort_in(schedule, 1, received, hops, rates)
+    sort_phase(schedule, 1, received, hops, rates)
     assert (hops, rates) == ([], [250.0]), "500 messages, the last of them after 2 s"
 
 
-def made(references: list[int], outputs: list[list[float]]) -> dict[str, np.ndarray]:
-    return {"reference_ns": np.array(references), "outputs": np.array(outputs, np.float32)}
+def made(references: list[int], outputs: list[list[float]], actions: list[int]) -> dict[str, np.ndarray]:
+    return {"reference_ns": np.array(references), "outputs": np.array(outputs, np.float32), "action": np.array(actions)}
 
 
 def test_contender_that_decides_otherwise_or_less_is_found_out_and_stays_so():
-    job = SimpleNamespace(references_ns=np.array([0, 50, 100]))
-    expected = np.array([[0.1], [0.2], [0.3]], np.float32)
-    whole = made([0, 50, 100], [[0.1], [0.2], [0.3]])
-    assert _agreement(job, whole, expected, None) == "all 3 equal"
-    off = _agreement(job, made([0, 50, 100], [[0.1], [0.2000001], [0.3]]), expected, "all 3 equal")
+    whole = made([0, 50, 100], [[0.1], [0.2], [0.3]], [0, 0, 1])
+    assert agreement_of(whole, whole, None) == "all 3 equal"
+    off = agreement_of(made([0, 50, 100], [[0.1], [0.2000001], [0.3]], [0, 0, 1]), whole, "all 3 equal")
     assert off == "2 of 3 equal, 0 not decided"
-    assert _agreement(job, whole, expected, off) == off, "a later round does not make it good"
-    assert _agreement(job, made([0, 100], [[0.1], [0.3]]), expected, None) == "2 of 3 equal, 1 not decided"
-    assert _agreement(job, made([0, 70], [[0.1], [0.2]]), expected, None).startswith("1 of 3 equal")
+    assert agreement_of(whole, whole, off) == off, "a later round does not make it good"
+    assert agreement_of({**whole, "action": np.array([0, 1, 1])}, whole, None) == "2 of 3 equal, 0 not decided"
+    assert agreement_of(made([0, 100], [[0.1], [0.3]], [0, 1]), whole, None) == "2 of 3 equal, 1 not decided"
+    assert agreement_of(made([0, 70], [[0.1], [0.2]], [0, 0]), whole, None).startswith("1 of 3 equal")

@@ -1,20 +1,20 @@
 """The contenders do the same job to the bit; a hop notes what came; ratios are of rounds that ran beside each other."""
 
 import importlib.util
-import itertools
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from actors.comparing import in_turn
 from benchmarks.beside_peers import SETTLE_NS
 from benchmarks.contenders import JOBS, Contender, ContenderFailed, hop_contenders, run_contender
 from benchmarks.hops.schedule import PAUSE_NS, Phase, Schedule
 from benchmarks.job_making import LONGEST_S, make_job
 from benchmarks.peers.environments import REQUIREMENTS
 from benchmarks.peers.job import Encoders, Job, Joiner
-from benchmarks.ratios import percentile_of, ratio_of, turns
+from benchmarks.ratios import percentile_of, ratio_of
 from engines.backends.base import BackendUnavailable
 
 SECONDS = 3.0
@@ -135,16 +135,12 @@ def test_ratio_is_the_median_over_rounds_that_both_have():
     assert ratio_of([], [1.0]) is None
 
 
-def test_round_too_short_for_a_percentile_gives_none():
-    assert percentile_of([np.arange(99), np.arange(1, 101)], 99) == [pytest.approx(99.01)]
-
-
-def test_turns_put_nobody_always_behind_the_same():
-    rounds = [turns("abc", k) for k in range(6)]
-    assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
-    assert {r[0] for r in rounds} == {"a", "b", "c"}
-    behind = {(x, y) for r in rounds for x, y in itertools.pairwise(r)}
-    assert {("a", "b"), ("b", "a")} <= behind
+def test_round_too_short_for_a_percentile_keeps_its_place_and_pairs_with_nothing():
+    figures = percentile_of([np.arange(99), np.arange(1, 101)], 99)
+    assert figures == [None, pytest.approx(99.01)]
+    found = ratio_of(figures, [1.0, 99.01])
+    assert found is not None
+    assert (found.median, found.rounds) == (pytest.approx(1.0), 1)
 
 
 def test_every_peer_has_its_pins_and_the_job_those_of_the_lock_file():
@@ -166,14 +162,14 @@ def test_gate_one_hop_and_the_whole_way_beside_the_least_that_is_possible(tmp_pa
     hop: dict[str, list[float]] = {"chiasm": [], "iceoryx2": []}
     whole: dict[str, list[float]] = {"inline": [], "bare": []}
     for number in range(3):
-        for name in turns([n for n in hop if importlib.util.find_spec("iceoryx2")], number):
+        for name in in_turn([n for n in hop if importlib.util.find_spec("iceoryx2")], number):
             out = tmp_path / f"hop{number}{name}"
             received = np.load(
                 run_contender(hop_contenders(1)[name], tmp_path / "spec.json", out, schedule.end_ns, say=quiet).folder
                 / "received.npy"
             )
             hop[name].append(float(np.median(received[:, 3] - received[:, 2])))
-        for name in turns(list(whole), number):
+        for name in in_turn(list(whole), number):
             made, _ = play(name, job, tmp_path / f"{number}{name}")
             settled = made["reference_ns"] >= SETTLE_NS
             whole[name].append(float(np.median((made["publish_ns"] - made["reference_ns"])[settled])))

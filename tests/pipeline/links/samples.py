@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.links import Inbox, Outlet
 from pipeline.messages import (
     Admitted,
     Announcement,
@@ -25,6 +28,21 @@ from pipeline.messages import (
     TextLine,
     Tokens,
 )
+
+
+def sleeps_through_a_quiet_message(inbox: Inbox, camera: Outlet, text: Outlet) -> None:
+    """``camera`` sends without waking, ``text`` wakes 0.2 s later: both come then, in the order of their edges."""
+    timers = [
+        threading.Timer(0.02, lambda: camera.send(announcement(1), wake=False)),
+        threading.Timer(0.2, lambda: text.send(announcement(2))),
+    ]
+    for timer in timers:
+        timer.start()
+    began = time.monotonic()
+    assert inbox.receive(None) == [(camera.edge, announcement(1)), (text.edge, announcement(2))]
+    assert time.monotonic() - began > 0.15
+    camera.send(announcement(3), wake=False)
+    assert inbox.receive(1_000_000) == [(camera.edge, announcement(3))], "without a wait it is found at once"
 
 
 def announcement(seq: int, stream: str = "camera") -> Announcement:
