@@ -127,7 +127,7 @@ class _Learning:
         rows = np.tile(draw.rows, count)
         lags, entries = np.tile(draw.lags, (count, 1)), np.tile(draw.entries, (count, 1))
         batch, count = lags.shape
-        now = self._jittered(_on(ticks.read(rows, views), self.device))
+        now = self._jittered(_on(ticks.read(rows, views), self.device), ticks)
         age = torch.from_numpy((lags * ticks.tick_s).astype(np.float32)).to(self.device)
         mask = torch.from_numpy(entries.astype(np.float32)).to(self.device)
         memory = torch.zeros(batch, count, 64, device=self.device)
@@ -137,21 +137,19 @@ class _Learning:
             which, entry = np.nonzero(chosen)
             if not len(which):
                 continue
-            past = self._jittered(_on(ticks.read(rows[which], views[which], lags[which, entry]), self.device))
+            past = self._jittered(_on(ticks.read(rows[which], views[which], lags[which, entry]), self.device), ticks)
             with torch.set_grad_enabled(with_gradient):
                 token = self.network.perceive(*past).memory_token
             place = (torch.from_numpy(which).to(self.device), torch.from_numpy(entry).to(self.device))
             memory = memory.index_put(place, token)
         return self.network.perceive(*now), (memory, age, mask), now.mask
 
-    def _jittered(self, instants: Instants) -> Instants:
-        if not self.options.jitter:
-            return instants
-        noisy = []
-        for x in instants.inputs:
-            noise = torch.randn(x.shape, generator=self._noise).to(x.device)
-            noisy.append(x + self.options.jitter * x.std(dim=0, unbiased=False) * noise)
-        return Instants(noisy, instants.age_s, instants.mask)
+    def _jittered(self, instants: Instants, ticks: Ticks) -> Instants:
+        if self.options.jitter:
+            for x, spread in zip(instants.inputs, ticks.spread, strict=True):
+                noise = torch.randn(x.shape, generator=self._noise).to(x.device)
+                x.addcmul_(noise, spread.to(x.device), value=self.options.jitter)  # read for this step, and nobody else's
+        return instants
 
     def _backward(self, found: Objective, rng: np.random.Generator) -> float:
         """Set the gradients; the loss as a number."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ Bools = NDArray[np.bool_]
 PRESENT, QUIET, ABSENT = range(len(MASK_STATES))
 FOREVER = 1 << 30
 """Ticks of a removal that reaches back beyond any memory."""
+SPREAD_ROWS = 4000
+"""Ticks that the spread of a set's values is taken from."""
 
 
 class Instants(NamedTuple):
@@ -75,6 +78,12 @@ class Ticks:
 
     def __len__(self) -> int:
         return len(self.run)
+
+    @cached_property
+    def spread(self) -> list[Tensor]:
+        """Standard deviation of every input's values over the set, one tensor a stream."""
+        some = np.unique(np.linspace(0, len(self) - 1, SPREAD_ROWS).astype(np.int64))
+        return [torch.from_numpy(np.asarray(a[some]).astype(np.float32).std(axis=0)) for a in self.arrays]
 
     def read(self, rows: Ints, disturbance: Disturbance, lag_ticks: Ints | int = 0) -> Instants:
         """What was admitted ``lag_ticks`` (``[m]`` or one) before the ticks ``rows [m]``, under the decisions' disturbance.

@@ -145,6 +145,7 @@ def _encoders(
         return
     simulating = bars.add_task("simulating", total=plan.runs)
     moments = _moments(make_world, plan, work, processes, lambda: bars.advance(simulating))
+    bars.update(simulating, completed=plan.runs)  # an earlier call may have simulated them
     learning = bars.add_task("learning encoders", total=plan.epochs * (len(moments) // BATCH))
     encoders = learn_encoders(
         world,

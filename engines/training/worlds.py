@@ -97,6 +97,11 @@ class World(Protocol):
         ...
 
     @property
+    def event_run_s(self) -> float:
+        """How long a run must be to hold events whole, from onset to what lead time is counted to."""
+        ...
+
+    @property
     def max_age_s(self) -> Mapping[str, float]:
         """Stream to how old its tokens may be, as in the scenario's contract."""
         ...

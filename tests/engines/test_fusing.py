@@ -245,6 +245,16 @@ def test_a_delay_at_the_start_of_a_run_reads_nothing_of_the_run_before() -> None
     assert read.age_s[:, 0].tolist() == pytest.approx([0.22] * 3)
 
 
+def test_noise_on_the_tokens_follows_each_value_s_spread_over_the_set() -> None:
+    steady = TEST.tokens["camera"].copy()
+    steady[:, 0] = 3.0
+    spread = Ticks(replace(TEST, tokens={**TEST.tokens, "camera": steady}), LAYOUT, FusionNetwork).spread
+    assert [s.shape for s in spread] == [(2, 64), (2, 64), (1, 64)]
+    assert (spread[0][0] == 0).all()
+    expected = TEST.tokens["camera"][:, 1].astype(np.float32).std(axis=0)
+    assert np.allclose(spread[0][1].numpy(), expected, rtol=1e-4)
+
+
 def test_the_shared_part_is_as_wide_as_the_layout_says() -> None:
     narrow = replace(LAYOUT, shared_width=3)
     network = train_fusion(TRAIN, narrow, "low_rank", seed=0, steps=3, options=FusingOptions(batch=16))

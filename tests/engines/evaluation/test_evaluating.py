@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("panda3d.core", reason="panda3d is not installed (extra `sim
 
 from engines.manifest import EngineError  # noqa: E402
 from engines.registry import WEIGHTS  # noqa: E402
-from engines.training import driving  # noqa: E402
+from engines.training import driving, patient  # noqa: E402
 from engines.training.background import pcm_from_folder  # noqa: E402
 from engines.training.caching import CacheJob  # noqa: E402
 from engines.training.driving_world import DrivingWorld  # noqa: E402
@@ -49,6 +50,17 @@ def test_no_set_that_is_tested_on_shares_a_seed_with_training() -> None:
     assert not learnt & tested
     hours = sum(len(j.seeds) * j.duration_s for j in plan.jobs["everyday"]) / 3600
     assert hours >= 20
+
+
+@pytest.mark.parametrize(("scenario", "head"), [(driving, "collision"), (patient, "apnea")], ids=["collision", "apnea"])
+def test_lead_times_are_measured_on_runs_that_hold_many_events_whole(scenario: ModuleType, head: str) -> None:
+    world = scenario.make_world()
+    (job,) = evaluation_sets.evaluation_plan(scenario.PLAN, world, quick=False, background=None).jobs["rate"]
+    whole = 0
+    for seed in job.seeds:
+        run = world.run(seed, job.duration_s, job.condition, with_senses=False)
+        whole += sum(e.head == head and e.critical_s <= job.duration_s for e in run.events)
+    assert whole >= 25
 
 
 def test_every_subset_and_task_has_a_rival() -> None:
