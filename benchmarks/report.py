@@ -20,9 +20,13 @@ from benchmarks.measurement import RESULTS
 HEADINGS = ("measurement", "what", "target", "measured", "")
 COMPARISON_SIGNS = {"<=": "≤", ">=": "≥", "=": "=", ">": ">"}
 FRONT_PAGE = RESULTS.parents[1] / "README.md"
+EVALUATION = RESULTS / "evaluation"
 LATENCY_MARKS = ("<!-- latency:begin -->", "<!-- latency:end -->")
 RATIO_MARKS = ("<!-- ratios:begin -->", "<!-- ratios:end -->")
 RATIO_RESULTS = ("transport", "peers", "end-to-end", "scaling")
+EVALUATED = ("driving", "patient")
+FRONT_PAGE_FIGURES = ("missing.gap", "ece.complete", "ece.subsets", "confidence.rises", "probe.shared", "probe.retrieval")
+"""Besides those of a scenario's own questions and every miss; the model cards have all."""
 LATENCY_PARTS = {
     "latency": "reference to decision",
     "decode": "decode (H.264)",
@@ -111,6 +115,36 @@ def with_ratios(page: str, results: Sequence[dict[str, Any]]) -> str:
     return before + begin + "\n" + "\n".join(lines) + "\n" + end + after
 
 
+def with_evaluation(page: str, scenario: str, report: Mapping[str, Any]) -> str:
+    """The front page with a scenario's evaluation between its marks, misses first. ``report``: its findings and verdicts."""
+    before, begin, rest = page.partition(f"<!-- evaluation {scenario}:begin -->")
+    _, end, after = rest.partition(f"<!-- evaluation {scenario}:end -->")
+    if not begin or not end:
+        return page
+    findings, verdicts = report["findings"], report["verdicts"]
+    met = sum(verdict["outcome"] == "met" for verdict in verdicts)
+    lines = [
+        f"{findings['setting']['date']}, {met} of {len(verdicts)} targets met; intervals (95%) by run.",
+        "",
+        "| | target | measured |",
+        "|---|---|---|",
+    ]
+    for verdict in sorted(verdicts, key=lambda verdict: verdict["outcome"] == "met"):
+        is_own = verdict["key"].partition(".")[0] in findings["roles"]
+        if verdict["outcome"] == "met" and not is_own and verdict["key"] not in FRONT_PAGE_FIGURES:
+            continue
+        shown = _estimate(verdict["measured"])
+        if verdict["outcome"] == "missed":
+            shown = f"**{shown}, missed**"
+        what = f"{verdict['text']} ({verdict['detail']})" if verdict["detail"] else verdict["text"]
+        lines.append(f"| {_cell(what)} | {verdict['target']} | {shown} |")
+    leaks = findings["leaks"]
+    above = sum(check["leaks"] for check in leaks)
+    shown = f"{above} of {len(leaks)}" if not above else f"**{above} of {len(leaks)}, missed**"
+    lines.append(f"| Predictors above the ceiling of their streams, beyond the interval (a label would leak) | 0 | {shown} |")
+    return before + begin + "\n" + "\n".join(lines) + "\n" + end + after
+
+
 def with_latency(page: str, results: Sequence[dict[str, Any]]) -> str:
     """The front page with the whole live run's latency between its marks; as it was where there is none, or no marks."""
     live = next((r for r in results if r["name"] == "live" and not r["quick"] and not r["skipped"]), None)
@@ -148,14 +182,25 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the results are.")] 
     Console().print(table)
     (folder / "README.md").write_text(markdown(results), encoding="utf-8")
     if folder.resolve() == RESULTS and FRONT_PAGE.is_file():
-        page = FRONT_PAGE.read_text(encoding="utf-8")
-        FRONT_PAGE.write_text(with_ratios(with_latency(page, results), results), encoding="utf-8")
+        page = with_ratios(with_latency(FRONT_PAGE.read_text(encoding="utf-8"), results), results)
+        for scenario in EVALUATED:
+            report = json.loads((EVALUATION / f"{scenario}.json").read_text(encoding="utf-8"))
+            page = with_evaluation(page, scenario, report)
+        FRONT_PAGE.write_text(page, encoding="utf-8")
 
 
 def _figure(value: float | None, unit: str) -> str:
     if value is None:
         return "not measured"
     return f"{value:g} {unit}".rstrip()
+
+
+def _estimate(measured: Mapping[str, float] | None) -> str:
+    """``0.981 [0.975, 0.986]``; without an interval where there is none."""
+    if measured is None:
+        return "**not measured**"
+    value, low, high = (f"{measured[part]:.3f}" for part in ("value", "low", "high"))
+    return value if low == high else f"{value} [{low}, {high}]"
 
 
 def _made_on(environment: Mapping[str, Any]) -> str:

@@ -5,7 +5,18 @@ import pytest
 
 from benchmarks.measurement import RESULTS, Check, Outcome, Skipped, make_result, percentiles, write_samples
 from benchmarks.memory import growth
-from benchmarks.report import FRONT_PAGE, ReportError, markdown, read_results, rows, with_latency, with_ratios
+from benchmarks.report import (
+    EVALUATED,
+    EVALUATION,
+    FRONT_PAGE,
+    ReportError,
+    markdown,
+    read_results,
+    rows,
+    with_evaluation,
+    with_latency,
+    with_ratios,
+)
 
 
 def outcome(measured: float | None = 1.25) -> Outcome:
@@ -118,3 +129,39 @@ def test_front_page_gets_every_ratio_from_the_results_misses_first():
     assert "1 of 2 targets met" in text
     assert text.index("| hop: A / C | 1.5 | **not measured, missed** |") < text.index("| hop: A / B | 0.25 | 0.2 |")
     assert with_ratios(page, [{**result, "quick": True}]) == page
+
+
+@pytest.mark.parametrize("scenario", EVALUATED)
+def test_front_page_shows_the_evaluation_that_is_on_record(scenario):
+    page = FRONT_PAGE.read_text(encoding="utf-8")
+    report = json.loads((EVALUATION / f"{scenario}.json").read_text(encoding="utf-8"))
+    assert with_evaluation(page, scenario, report) == page, "run python -m benchmarks.report"
+    assert all(v["text"] in page for v in report["verdicts"] if v["outcome"] != "met")
+
+
+def test_front_page_s_evaluation_tells_misses_first_and_leaks_last():
+    page = "before\n<!-- evaluation driving:begin -->\nold\n<!-- evaluation driving:end -->\nafter\n"
+    verdicts = [
+        _verdict("emergency.auroc", "met", {"value": 0.99, "low": 0.98, "high": 1.0}),
+        _verdict("tick.p50", "met", {"value": 1.0, "low": 1.0, "high": 1.0}),
+        _verdict("probe.retrieval", "missed", {"value": 1.5, "low": 1.4, "high": 1.6}),
+        _verdict("emergency.lead", "not measured", None),
+    ]
+    findings = {"setting": {"date": "2026-11-29"}, "roles": {"emergency": "emergency"}, "leaks": [{"leaks": False}] * 3}
+    text = with_evaluation(page, "driving", {"findings": findings, "verdicts": verdicts})
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "2 of 4 targets met" in text
+    shown = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert shown[:3] == [
+        "| Text of probe.retrieval (which) | ≥ 1 | **1.500 [1.400, 1.600], missed** |",
+        "| Text of emergency.lead (which) | ≥ 1 | **not measured** |",
+        "| Text of emergency.auroc (which) | ≥ 1 | 0.990 [0.980, 1.000] |",
+    ]
+    assert len(shown) == 4 and shown[3].endswith("| 0 | 0 of 3 |")
+    leaking = {**findings, "leaks": [{"leaks": True}, {"leaks": False}]}
+    assert "**1 of 2, missed**" in with_evaluation(page, "driving", {"findings": leaking, "verdicts": verdicts})
+    assert with_evaluation("no marks", "driving", {"findings": findings, "verdicts": verdicts}) == "no marks"
+
+
+def _verdict(key, outcome, measured):
+    return {"key": key, "outcome": outcome, "measured": measured, "target": "≥ 1", "text": f"Text of {key}", "detail": "which"}

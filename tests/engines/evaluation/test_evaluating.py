@@ -63,6 +63,11 @@ def test_lead_times_are_measured_on_runs_that_hold_many_events_whole(scenario: M
     assert whole >= 25
 
 
+def test_a_report_names_the_seeds_it_used_and_no_others() -> None:
+    assert evaluation_sets.ranges((1, 2, 3, 7, 9, 10)) == "1-3, 7, 9-10"
+    assert evaluation_sets.ranges(()) == ""
+
+
 def test_every_subset_and_task_has_a_rival() -> None:
     plan = evaluation_sets.evaluation_plan(driving.PLAN, WORLD, quick=True, background=None)
     names = {rival.name for rival in rivals_of(plan, WORLD.design.layout)}
