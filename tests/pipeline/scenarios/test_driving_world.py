@@ -172,6 +172,24 @@ def test_arrivals_are_small_and_samples_are_lost_only_in_the_gaps() -> None:
         assert all(0.3 <= b - a <= 3.0 for a, b in gaps)
 
 
+def test_drawing_keeps_nothing_of_the_frames_before() -> None:
+    """Subprocess: another test's renderer in this process would be counted too."""
+    pytest.importorskip("panda3d.core", reason="panda3d (extra `sim`) is not installed")
+    code = """
+from panda3d.core import TransformState
+from pipeline.scenarios.driving import Renderer, sample_drive
+drive = sample_drive(42, 20.0)
+with Renderer() as renderer:
+    counts = []
+    for index in range(240):
+        renderer.frame(drive, index)
+        counts.append(TransformState.get_num_states())
+print(counts[-1] - counts[60])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < 100
+
+
 def test_frames_are_the_same_whatever_was_drawn_before() -> None:
     pytest.importorskip("panda3d.core", reason="panda3d (extra `sim`) is not installed")
     drive, other = sample_drive(4, 20.0), sample_drive(9, 20.0)
