@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from engines.training.caching import CacheJob, Corruption, cache_tokens
 from engines.training.evaluation.findings import Split
 from engines.training.objective import FusingOptions
 from engines.training.scenario import TrainingPlan
+from engines.training.splits import ranges
 from engines.training.token_set import TokenSet, load_token_set
 from engines.training.worlds import World
 
@@ -106,13 +107,6 @@ def _little(job: CacheJob) -> CacheJob:
     if job.condition.startswith("everyday"):
         return replace(job, seeds=job.seeds[:3], duration_s=min(job.duration_s, 200.0), tick_s=job.tick_s)
     return replace(job, seeds=job.seeds[:4], duration_s=40.0)
-
-
-def ranges(seeds: Sequence[int]) -> str:
-    """Rising seeds in words: ``"1020-1119, 1500-1699"``."""
-    firsts = [s for i, s in enumerate(seeds) if i == 0 or s != seeds[i - 1] + 1]
-    lasts = [s for i, s in enumerate(seeds) if i + 1 == len(seeds) or s + 1 != seeds[i + 1]]
-    return ", ".join(f"{a}-{b}" if a != b else f"{a}" for a, b in zip(firsts, lasts, strict=True))
 
 
 class Sets:
