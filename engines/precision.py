@@ -19,16 +19,16 @@ from engines.ordering import put_in_order
 
 Window = Mapping[str, NDArray[Any]]
 """One call's inputs by name."""
-RECIPE = 4
+RECIPE = 5
 """Raised whenever the same arguments give another graph."""
 MIN_WINDOWS = 8
 """Fewer cannot show what range an activation has."""
 QUANTISED = ["Conv", "Gemm", "MatMul"]
 TENSORRT = {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
 """TensorRT quantises weights itself, wants biases in floating point, and a Q/DQ pair at each reader."""
-WIDE_RANGE = ("Log", "Clip", "Resize")
-"""What reads more orders of magnitude than 8 or 16 bits hold (spectra, ages, raw units, a frame's size in pixels): it, and all
-before it, stays as it is."""
+WIDE_RANGE = ("Log", "Clip", "Resize", "Sqrt")
+"""What reads more orders of magnitude than 8 or 16 bits hold (spectra, ages, raw units, a frame's size in pixels, lengths that
+vectors are divided by: a short one makes much of a little rounding): it, and all before it, stays as it is."""
 
 
 def derived_model(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.calibration import sampled_windows
 from engines.manifest import Manifest
-from pipeline.cli.planning import plan_replay
 from pipeline.config import SCENARIOS, Scenario, load_scenario, scenario_folder
 from pipeline.logs.reader import LogReader
 from pipeline.logs.writer import LogWriter
@@ -75,8 +72,6 @@ def _made_window(manifest: Manifest, rng: np.random.Generator) -> Window:
             window[spec.name] = rng.integers(low, high, [d or 0 for d in shape], dtype=spec.dtype)
     if manifest.role == "fusion":
         window["mask"] = np.eye(3, dtype=np.float32)[rng.choice(3, len(manifest.streams), p=(0.8, 0.1, 0.1))]
-        # there or not: between the two, narrower floats fall on the other side of the threshold
-        window["memory_mask"] = (window["memory_mask"] > 0.3).astype(np.float32)
     return window
 
 
@@ -89,14 +84,3 @@ def windows_of() -> Callable[[Manifest, int, int], list[Window]]:
         return [_made_window(manifest, rng) for _ in range(count)]
 
     return make
-
-
-@pytest.fixture(scope="session")
-def course_windows() -> Callable[[str], dict[str, list[Window]]]:
-    """Role to at most 60 windows that a scenario's engines read in its shipped course."""
-
-    @cache
-    def drawn(scenario: str) -> dict[str, list[Window]]:
-        return sampled_windows(plan_replay(SCENARIOS / scenario / "demo.mcap", [], "max").plan, 60)  # type: ignore[return-value]
-
-    return drawn

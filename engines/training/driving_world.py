@@ -32,7 +32,6 @@ class DrivingWorld:
     max_age_s: Mapping[str, float] = {"camera": 0.15, "microphone": 0.5, "telemetry": 0.5, "text": 30.0}
     percept_dims: Mapping[str, Mapping[str, Sequence[int]]] = percepts.DIMS
     asked_heads: Sequence[str] = ()
-    dense_runs: int = 100
     event_run_s: float = 60.0
     learnt: tuple[str, str] = ("dense", "everyday")
     unfamiliar: Sequence[str] = ("unfamiliar siren", "unfamiliar fog")

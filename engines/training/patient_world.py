@@ -36,7 +36,6 @@ class PatientWorld:
     max_age_s: Mapping[str, float] = {"camera": 0.6, "microphone": 1.0, "telemetry": 1.0, "text": 30.0}
     percept_dims: Mapping[str, Mapping[str, Sequence[int]]] = RELEVANT
     asked_heads: Sequence[str] = ("alarm",)
-    dense_runs: int = 300  # 100 hold some 160 alarms: too few to tell a gain of 0.05 from one of 0.08
     event_run_s: float = 300.0  # SpO2 falls 30 to 50 s after breathing stops: 40 runs of 60 s held four such events whole
     learnt: tuple[str, str] = ("dense" + MANY_ROOMS, "everyday" + MANY_ROOMS)
     unfamiliar: Sequence[str] = ("unfamiliar noise", "unfamiliar signals")

@@ -24,7 +24,7 @@ from engines.training.fusing import train_fusion
 from engines.training.moments import STREAMS, MomentSet, build_moments, open_moments
 from engines.training.objective import FusingOptions
 from engines.training.shipped import VARIANT, save_parameters
-from engines.training.splits import check_trainable, ranges
+from engines.training.splits import check_trainable
 from engines.training.token_set import TokenSet, load_token_set
 from engines.training.worlds import World
 
@@ -117,13 +117,13 @@ def _claim(work: Path, about: str) -> None:
 
 
 def _provenance(name: str, seed: int, plan: TrainingPlan) -> Training:
-    jobs = [ranges(j.seeds) for j in plan.train]
+    jobs = [f"{min(j.seeds)}-{max(j.seeds)}" for j in plan.train]
     return Training(
         trained=True,
         command=f"chiasm train {name}",
         seed=seed,
         train_seeds=", ".join([f"0-{plan.runs - 1}", *jobs]),
-        validation_seeds=", ".join(ranges(j.seeds) for j in plan.validation),
+        validation_seeds=", ".join(f"{min(j.seeds)}-{max(j.seeds)}" for j in plan.validation),
         torch_version=str(torch.__version__),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )

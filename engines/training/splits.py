@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 SHIPPED_SEEDS = {"driving": 20261123, "patient": 20261122}
 """Scenario to the run that ships as a log."""
@@ -18,10 +18,3 @@ def check_trainable(seeds: Iterable[int]) -> None:
     if forbidden:
         shown = ", ".join(str(s) for s in forbidden[:5])
         raise ValueError(f"seeds {shown}{' …' if len(forbidden) > 5 else ''} are for testing only; train on others")
-
-
-def ranges(seeds: Sequence[int]) -> str:
-    """Rising seeds in words: ``"1020-1119, 1500-1699"``."""
-    firsts = [s for i, s in enumerate(seeds) if i == 0 or s != seeds[i - 1] + 1]
-    lasts = [s for i, s in enumerate(seeds) if i + 1 == len(seeds) or s + 1 != seeds[i + 1]]
-    return ", ".join(f"{a}-{b}" if a != b else f"{a}" for a, b in zip(firsts, lasts, strict=True))

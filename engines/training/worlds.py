@@ -97,11 +97,6 @@ class World(Protocol):
         ...
 
     @property
-    def dense_runs(self) -> int:
-        """How many dense test runs there must be for their events to tell a gain that was asked for from a smaller one."""
-        ...
-
-    @property
     def event_run_s(self) -> float:
         """How long a run must be to hold events whole, from onset to what lead time is counted to."""
         ...

@@ -21,7 +21,7 @@ class Offscreen:
             raise RuntimeError("panda3d is missing: install the extra `sim`") from error
         core.load_prc_file_data("", "window-type offscreen\nload-display p3tinydisplay\naudio-library-name null")
         core.load_prc_file_data("", "notify-level-display error\nnotify-level-tinydisplay error")
-        # with it every place that something ever stood at is kept: 60 kB a frame; pixels are the same, and drawing is no slower
+        # with it every place that something ever stood at is kept: some 50 kB a frame; the pixels are the same
         core.load_prc_file_data("", "transform-cache 0")
         selection = core.GraphicsPipeSelection.get_global_ptr()
         pipe = selection.make_pipe("TinyOffscreenGraphicsPipe", "p3tinydisplay")

@@ -27,7 +27,6 @@ from engines.parity import excess, parity_of
 from engines.registry import WEIGHTS, open_engine
 
 Windows = Callable[[Any, int, int], list[dict[str, Any]]]
-CourseWindows = Callable[[str], dict[str, list[dict[str, Any]]]]
 ROLES = ("camera", "microphone", "telemetry", "text", "fusion")
 SCENARIOS = ("driving", "patient")
 SIZES = (
@@ -79,13 +78,13 @@ def test_resized_pixels_are_the_references_to_the_bit(height: int, width: int, t
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_a_derived_engine_stays_within_its_budget(
-    course_windows: CourseWindows, scenario: str, role: str, precision: str, tmp_path: Path
+    windows_of: Windows, scenario: str, role: str, precision: str, tmp_path: Path
 ) -> None:
     path = WEIGHTS / scenario / f"{role}.json"
-    windows = course_windows(scenario)[role]
-    other = derived_engine(path, precision, tmp_path, calibration=lambda: windows[::2], calibrated_on="a course")  # type: ignore[arg-type]
+    windows = windows_of(load_manifest(path), 24, 3)
+    other = derived_engine(path, precision, tmp_path, calibration=lambda: windows, calibrated_on="24 made windows")  # type: ignore[arg-type]
     with open_engine(path) as reference, open_engine(other, "torch") as runner:
-        assert excess(parity_of(reference, runner, windows[1::2]), runner.manifest.precision) == ""
+        assert excess(parity_of(reference, runner, windows_of(reference.manifest, 6, 4)), runner.manifest.precision) == ""
 
 
 @pytest.mark.parametrize("role", ROLES)

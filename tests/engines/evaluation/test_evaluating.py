@@ -24,7 +24,6 @@ from engines.training.evaluating.bounds import particles_of  # noqa: E402
 from engines.training.evaluating.predicting import masks  # noqa: E402
 from engines.training.evaluating.rivals import rivals_of  # noqa: E402
 from engines.training.shipped import load_shipped, save_parameters  # noqa: E402
-from engines.training.splits import ranges  # noqa: E402
 
 WORLD = driving.make_world()
 
@@ -62,11 +61,6 @@ def test_lead_times_are_measured_on_runs_that_hold_many_events_whole(scenario: M
         run = world.run(seed, job.duration_s, job.condition, with_senses=False)
         whole += sum(e.head == head and e.critical_s <= job.duration_s for e in run.events)
     assert whole >= 25
-
-
-def test_a_report_names_the_seeds_it_used_and_no_others() -> None:
-    assert ranges((1, 2, 3, 7, 9, 10)) == "1-3, 7, 9-10"
-    assert ranges(()) == ""
 
 
 def test_every_subset_and_task_has_a_rival() -> None:
