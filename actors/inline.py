@@ -1,7 +1,7 @@
 """The same graph in one process, without Ray: one thread a source, one for encoders, fusion and sinks.
 
-Sources decode in their own threads (codecs release the GIL), so decoding runs ahead of encoding; everything behind is
-synchronous calls.
+Sources decode in their own threads (codecs release the GIL), so decoding runs ahead of encoding; a log is written from one more,
+which samples reach straight from their sources. Everything else is synchronous calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pipeline.clock import Clock, SystemClock
 from pipeline.credit import CreditGate
 from pipeline.links.base import EdgeSpec, Outlet
 from pipeline.links.in_process import InProcessInbox
-from pipeline.messages import Announcement, AnnouncementKind, Decision, Message, Progress, Recording
+from pipeline.logs.threaded import ThreadedLogWriter
+from pipeline.messages import Announcement, AnnouncementKind, Decision, Message, Progress
 from pipeline.sinks.base import open_sink
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.encode import EncodeStage
@@ -81,9 +82,8 @@ class InlineRun:
             first_ns = self._lanes[next(iter(self._lanes))].log
             origin_ns = first_ns.origin_ns if first_ns is not None else clock.now_ns() + ORIGIN_DELAY_NS
             contract = contract_of(plan, infos, origin_ns) if fusion is not None else None
-            writer = open_log(plan, infos, origin_ns)
-            if writer is not None:
-                stack.enter_context(writer)
+            log = open_log(plan, infos, origin_ns)
+            writer = stack.enter_context(ThreadedLogWriter(log, on_failure=self.stop)) if log is not None else None
             self._gates = {s: g for s in infos if (g := credit_gate(plan, s, origin_ns)) is not None}
             report = self._report if plan.is_replay else None
             has_outbox = self._on_decisions is not None
@@ -93,7 +93,7 @@ class InlineRun:
             if fusion is not None and contract is not None:
                 fuse = fuse_stage(plan, fusion, contract, clock, sink.handle, report)
                 encoders = {s: encode_stage(engine, clock, origin_ns, fuse.handle, report) for s, engine in engines.items()}
-            self._start(origin_ns)
+            self._start(origin_ns, writer)
             if self._on_start is not None:
                 self._on_start(origin_ns, infos)
             try:
@@ -102,25 +102,25 @@ class InlineRun:
                 self.stop()
                 for thread in self._threads:
                     thread.join(timeout=2.0)
-            self._drain(sink)
+            if self._on_decisions is not None and (decisions := sink.take()):
+                self._on_decisions(decisions)
             return sink.finish(self._reports(fuse))
 
     def _report(self, progress: Progress) -> None:
         for gate in self._gates.values():
             gate.report(progress)
 
-    def _start(self, origin_ns: int) -> None:
+    def _start(self, origin_ns: int, writer: ThreadedLogWriter | None) -> None:
         edges = []
         for stream in self._lanes:
             edges += [EdgeSpec(name=f"{stream}>announce", capacity=ANNOUNCEMENTS, max_bytes=512)]
             edges += [EdgeSpec(name=f"{stream}>sample", capacity=SAMPLES, max_bytes=1)]
-            edges += [EdgeSpec(name=f"{stream}>record", capacity=ANNOUNCEMENTS, max_bytes=1)]
         inbox = self._inbox = InProcessInbox(edges)
         for stream, lane in self._lanes.items():
             ports = IngestPorts(
                 announce=self._announcer(inbox.outlet(f"{stream}>announce")),
                 sample=inbox.outlet(f"{stream}>sample").send if self._plan.decides else _ignore,
-                record=inbox.outlet(f"{stream}>record").send if self._plan.record is not None else None,
+                record=writer.announcement if writer is not None else None,
             )
             ingest = lane.ingest(ports, self._gates.get(stream), self._clock, origin_ns)
             self._ingests[stream] = ingest
@@ -140,7 +140,7 @@ class InlineRun:
             now_ns = self._clock.now_ns()
             wakes = [w for w in (fuse.next_wake_ns() if fuse is not None else None, end_ns) if w is not None]
             timeout_ns = max(0, min(wakes) - now_ns) if wakes else None
-            self._dispatch(self._inbox.receive(timeout_ns), fuse, encoders, sink)
+            self._dispatch(self._inbox.receive(timeout_ns), fuse, encoders)
             if self._on_decisions is not None and (decisions := sink.take()):
                 self._on_decisions(decisions)
             if end_ns is not None and self._clock.now_ns() >= end_ns:
@@ -155,7 +155,6 @@ class InlineRun:
         batch: list[tuple[str, Message]],
         fuse: FuseStage | None,
         encoders: dict[str, EncodeStage],
-        sink: SinkStage,
     ) -> None:
         for _, message in batch:
             if isinstance(message, Announcement):
@@ -164,22 +163,11 @@ class InlineRun:
                 if fuse is not None:
                     fuse.handle(message)
         for edge, message in batch:
-            if isinstance(message, Recording):
-                sink.handle(message)
-            elif not isinstance(message, Announcement | Decision | Progress) and fuse is not None:
+            if not isinstance(message, Announcement | Decision | Progress) and fuse is not None:
                 encoders[edge.partition(">")[0]].handle(message)  # type: ignore[arg-type]
                 fuse.poll()
         if fuse is not None:
             fuse.poll()
-
-    def _drain(self, sink: SinkStage) -> None:
-        """Recordings that were still on their way when the last decision fell."""
-        assert self._inbox is not None
-        for _, message in self._inbox.receive(0):
-            if isinstance(message, Recording):
-                sink.handle(message)
-        if self._on_decisions is not None and (decisions := sink.take()):
-            self._on_decisions(decisions)
 
     def _reports(self, fuse: FuseStage | None) -> list[StageReport]:
         assert self._inbox is not None

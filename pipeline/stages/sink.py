@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.clock import Clock
 from pipeline.digest import RunDigest
 from pipeline.latency import WARM_UP_NS, LatencySummary
-from pipeline.logs.writer import LogWriter
+from pipeline.logs.threaded import RunLog
 from pipeline.messages import Availability, Decision, Message, Progress, Recording
 from pipeline.sinks.base import DecisionSink
 from pipeline.stages.memory import SNAPSHOT_NS
@@ -100,7 +100,7 @@ class SinkStage:
     def __init__(
         self,
         *,
-        writer: LogWriter | None,
+        writer: RunLog | None,
         sinks: Sequence[DecisionSink] = (),
         progress: Callable[[Progress], None] | None = None,
         keep_outbox: bool = True,
@@ -156,7 +156,7 @@ class SinkStage:
             self._reported_ns = decision.reference_ns
             self._progress(Progress(stage="recorder", event_ns=decision.reference_ns, count=self.decisions))
 
-    def _snapshot(self, writer: LogWriter, decision: Decision) -> None:
+    def _snapshot(self, writer: RunLog, decision: Decision) -> None:
         """Once a second: when fusion gives its memory, or, if it has none, as time goes."""
         self._has_memory = self._has_memory or bool(decision.memory)
         is_due = decision.reference_ns - self._snapshot_ns >= SNAPSHOT_NS

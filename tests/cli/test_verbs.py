@@ -4,9 +4,11 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,23 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 
 
 Recorded = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("verb", [("run", "driving", "--inline", "--record"), ("record", "driving")])
+def test_a_disk_that_fills_up_ends_a_recording_at_once_and_says_so(verb: tuple[str, ...], tmp_path: Path) -> None:
+    most = 400_000  # a few seconds of the shipped drive
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    command = [*CHIASM, *verb, str(tmp_path / "full.mcap")]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=ENV, check=False, preexec_fn=limited
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"full\.mcap: cannot write the log: File too large; choose another place", done.stderr)
+    assert time.monotonic() - began < 50  # the drive would take 60 s
 
 
 def test_json_gives_a_decision_with_its_receipt_a_line_and_nothing_else_on_stdout(recorded: Recorded) -> None:
