@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from pipeline.logs.writer import LogWriter
 from pipeline.messages import Decision, Recording
@@ -17,22 +17,6 @@ MOST_WAITING = 128
 """Calls that may wait to be written: about half a second of a drive. One more waits until there is room; nothing is dropped."""
 LONGEST_WAIT_S = 0.1
 """How long they wait where no decision comes."""
-
-
-class RunLog(Protocol):
-    """What a run writes to its log."""
-
-    def announcement(self, recording: Recording) -> None:
-        """Append a sample's chunks and then its announcement."""
-
-    def decision(self, decision: Decision) -> None:
-        """Append a decision with its receipt."""
-
-    def snapshot(self, time_ns: int, state: str, memory: str = "") -> None:
-        """Append the state of fusion and policy."""
-
-    def finish(self, end: dict[str, str]) -> None:
-        """Append the end record and close the log."""
 
 
 class ThreadedLogWriter:

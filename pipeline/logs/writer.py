@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from pipeline.decision_json import decision_to_json
 from pipeline.logs.payloads import Payload, has_location, location_fix, payload_for
@@ -37,6 +37,22 @@ from pipeline.sources.base import StreamInfo
 
 CHUNK_BYTES = 2**20
 FLUSH_NS = 2_000_000_000
+
+
+class RunLog(Protocol):
+    """What a run writes to its log."""
+
+    def announcement(self, recording: Recording) -> None:
+        """Append a sample's chunks and then its announcement."""
+
+    def decision(self, decision: Decision) -> None:
+        """Append a decision with its receipt."""
+
+    def snapshot(self, time_ns: int, state: str, memory: str = "") -> None:
+        """Append the state of fusion and policy."""
+
+    def finish(self, end: dict[str, str]) -> None:
+        """Append the end record and close the log."""
 
 
 class LogWriter:

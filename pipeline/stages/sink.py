@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.clock import Clock
 from pipeline.digest import RunDigest
 from pipeline.latency import WARM_UP_NS, LatencySummary
-from pipeline.logs.threaded import RunLog
+from pipeline.logs.writer import RunLog
 from pipeline.messages import Availability, Decision, Message, Progress, Recording
 from pipeline.sinks.base import DecisionSink
 from pipeline.stages.memory import SNAPSHOT_NS
