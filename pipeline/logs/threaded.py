@@ -14,7 +14,7 @@ from pipeline.logs.writer import LogWriter
 from pipeline.messages import Decision, Recording
 
 MOST_WAITING = 128
-"""Calls that may wait to be written: about half a second of a drive. One more waits until there is room; nothing is dropped."""
+"""Calls that may wait to be written: a second and a half of the shipped drive. One more waits for room; nothing is dropped."""
 LONGEST_WAIT_S = 0.1
 """How long they wait where no decision comes."""
 

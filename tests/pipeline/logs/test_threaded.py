@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.logs.reader import LogReader
 from pipeline.logs.records import LogError
 from pipeline.logs.threaded import MOST_WAITING, ThreadedLogWriter
 from pipeline.logs.writer import LogWriter
-from pipeline.messages import Announcement, AnnouncementKind, Header, Recording
+from pipeline.messages import Announcement, AnnouncementKind, Decision, Header, Recording
 from pipeline.sources.base import Encoding, StreamInfo
 
 TELEMETRY = StreamInfo(
@@ -34,6 +36,13 @@ def recording(seq: int) -> Recording:
     )
 
 
+def a_decision() -> Decision:
+    return Decision(
+        seq=1, reference_ns=1, publish_ns=10_000_000, deadline_ns=50_000_000, status="on_time", action="slow",
+        outputs={"action": np.array([0.1, 0.9], np.float32)}, labels={"action": "slow"}, receipt=None,
+    )  # fmt: skip
+
+
 def opened(path: Path) -> LogWriter:
     return LogWriter(path, scenario="driving", origin_ns=0, streams=[TELEMETRY], metadata={})
 
@@ -47,6 +56,27 @@ class Held(LogWriter):
         """Wait, then write."""
         assert self.gate.wait(20.0)
         super().announcement(recording)
+
+
+class Told(LogWriter):
+    """A log that tells what was written to it."""
+
+    announced: int
+    decided: threading.Event
+
+    def __init__(self, path: Path, **more: Any) -> None:
+        super().__init__(path, **more)
+        self.announced, self.decided = 0, threading.Event()
+
+    def announcement(self, recording: Recording) -> None:
+        """Write and count."""
+        super().announcement(recording)
+        self.announced += 1
+
+    def decision(self, decision: Decision) -> None:
+        """Write and tell."""
+        super().decision(decision)
+        self.decided.set()
 
 
 class Full(LogWriter):
@@ -67,6 +97,18 @@ def test_file_is_that_of_a_plain_writer(tmp_path: Path) -> None:
                 log.snapshot(seq * 1_000_000, f"state {seq}")
             log.finish({"clean": "true"})
     assert (tmp_path / "threaded.mcap").read_bytes() == (tmp_path / "plain.mcap").read_bytes()
+
+
+def test_what_waits_is_written_once_a_decision_has_fallen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.logs.threaded.LONGEST_WAIT_S", 60.0)
+    told = Told(tmp_path / "a.mcap", scenario="driving", origin_ns=0, streams=[TELEMETRY], metadata={})
+    with ThreadedLogWriter(told) as log:
+        for seq in range(1, 4):
+            log.announcement(recording(seq))
+        assert not told.decided.wait(0.2) and told.announced == 0
+        log.decision(a_decision())
+        assert told.decided.wait(20.0) and told.announced == 3
+        log.finish({"clean": "true"})
 
 
 def test_a_disk_that_stands_still_holds_up_no_caller_and_finish_waits_for_it(tmp_path: Path) -> None:
