@@ -3,8 +3,11 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -90,12 +93,11 @@ def control_scores(
     test_ticks: int = 10_000,
     steps: int = 200,
     options: FusingOptions = OPTIONS,
-    on_run: Callable[[], None] = lambda: None,
 ) -> list[ControlScore]:
     """Train and score ``variants`` on ``world`` (``xor`` or ``redundant``) from each seed; the test ticks are the same for all.
 
-    Encoders are trained once and know only what their own sensor shows. A seed draws its own training ticks. ``on_run`` is called
-    after each run. Raises KeyError for an unknown world.
+    Encoders are trained once and know only what their own sensor shows. A seed draws its own training ticks. Raises
+    KeyError for an unknown world.
     """
     drawn = WORLDS[world]
     encoders = trained_encoders(drawn.draw(ENCODER_SEED, 4000))
@@ -121,21 +123,22 @@ def control_scores(
                     ceiling={present: drawn.ceiling(present) for present in scores},
                 )
             )
-            on_run()
     return found
 
 
-def control_figures(
-    *, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS), on_run: Callable[[], None] = lambda: None
-) -> list[ControlFigures]:
+def control_figures(*, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS), processes: int = 1) -> list[ControlFigures]:
     """The evaluation's figures of the control worlds: of the worst intermediate variant and of the best additive late one.
 
     Worst: least AUROC in the XOR world, gain farthest from 0 in the redundant one. A variant's figure is the mean over ``seeds``;
-    intervals hold seeds and test runs. About 10 s a variant, seed and world on one core; ``on_run`` is called after each.
+    intervals hold seeds and test runs. About 10 s a variant, seed and world on one core; a world takes one process.
     """
-    return [
-        _figures(world, control_scores(world, variants=(*INTERMEDIATE, *LATE), seeds=seeds, on_run=on_run)) for world in worlds
-    ]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(partial(_control_figures, seeds=tuple(seeds)), worlds))
+
+
+def _control_figures(world: str, seeds: Sequence[int]) -> ControlFigures:
+    torch.set_num_threads(1)
+    return _figures(world, control_scores(world, variants=(*INTERMEDIATE, *LATE), seeds=seeds))
 
 
 def _figures(world: str, scores: Sequence[ControlScore]) -> ControlFigures:

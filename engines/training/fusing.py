@@ -217,7 +217,7 @@ def predict(
     present: tuple[bool, ...],
     delay_s: Mapping[str, float] | None = None,
     frozen: Mapping[str, tuple[float, float]] | None = None,
-    batch: int = 2048,
+    batch: int = 1024,
     rows: Ints | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Logits by head, float32 ``[n, classes]``, at every tick of a set or at ``rows`` (rising), as the runtime would decide.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.training.evaluating.predicting import full_mask, masks, prediction, scored_rows
 from engines.training.evaluating.sets import EvaluationPlan
@@ -20,6 +25,8 @@ from engines.training.worlds import World
 FIRST_PARTICLE_SEED = 7000
 SETTLED_S = 6.0
 """Ticks before that have no full windows."""
+RUNS_AT_ONCE = 20
+_Drawn = tuple[dict[str, tuple[NDArray[Any], NDArray[np.float64]]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,32 +38,50 @@ class Bounds:
     leaks: tuple[LeakCheck, ...]
 
 
-def particles_of(make_world: Callable[[], World], head: str, plan: EvaluationPlan, on_run: Callable[[float], None]) -> Particles:
-    """Draws of the world at moments when the head's question is asked, from seeds that nothing else uses."""
+def particles_of(
+    make_world: Callable[[], World], head: str, plan: EvaluationPlan, processes: int, on_run: Callable[[float], None]
+) -> Particles:
+    """Draws of the world at moments when the head's question is asked, from seeds that nothing else uses.
+
+    The same whatever ``processes`` is.
+    """
+    seeds = range(FIRST_PARTICLE_SEED, FIRST_PARTICLE_SEED + plan.particle_runs)
+    chunks = [seeds[i : i + RUNS_AT_ONCE] for i in range(0, len(seeds), RUNS_AT_ONCE)]
+    clean: dict[str, list[NDArray[Any]]] = {}
+    spread: dict[str, NDArray[np.float64]] = {}
+    labels = []
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        drawing = partial(_drawn_particles, make_world, head, plan.particles_per_run)
+        for chunk, found in zip(chunks, pool.map(drawing, chunks), strict=True):
+            for percepts, label in found:
+                for stream, (values, noise) in percepts.items():
+                    clean.setdefault(stream, []).append(values)
+                    spread[stream] = noise
+                labels.append(label)
+            on_run(len(chunk))
+    return Particles(
+        clean={s: np.concatenate(several) for s, several in clean.items()},
+        spread=spread,
+        labels={head: np.concatenate(labels).astype(np.int64)},
+        seeds=frozenset(seeds),
+    )
+
+
+def _drawn_particles(make_world: Callable[[], World], head: str, count: int, seeds: Sequence[int]) -> list[_Drawn]:
+    """Of each run: what the streams that perceive anything of the question perceive, with its spread; and the truth."""
     world = make_world()
-    streams = tuple(world.design.token_counts)
-    clean: dict[str, list[np.ndarray]] = {s: [] for s in streams}  # type: ignore[type-arg]
-    spread: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
-    labels, seeds = [], range(FIRST_PARTICLE_SEED, FIRST_PARTICLE_SEED + plan.particle_runs)
+    dims = {s: list(d) for s in world.design.token_counts if (d := world.percept_dims[head].get(s))}
+    drawn = []
     for seed in seeds:
         rng = np.random.default_rng((seed, 7))
         run = world.run(seed, 60.0, "dense", with_senses=False)
         frames = np.arange(int(SETTLED_S * world.frame_rate_hz), run.frames)
         frames = frames[run.scored(frames)[head]]
-        frames = np.sort(rng.choice(frames, min(plan.particles_per_run, len(frames)), replace=False))
-        for stream, (values, noise) in run.percepts(frames).items():
-            dims = list(world.percept_dims[head].get(stream, ()))
-            clean[stream].append(values[:, dims])
-            spread[stream] = np.asarray(noise, np.float64)[dims]
-        labels.append(run.labels[head][frames])
-        on_run(1.0)
-    kept = [s for s in streams if world.percept_dims[head].get(s)]
-    return Particles(
-        clean={s: np.concatenate(clean[s]) for s in kept},
-        spread={s: spread[s] for s in kept},
-        labels={head: np.concatenate(labels).astype(np.int64)},
-        seeds=frozenset(seeds),
-    )
+        frames = np.sort(rng.choice(frames, min(count, len(frames)), replace=False))
+        perceived = run.percepts(frames)
+        percepts = {s: (perceived[s][0][:, d], np.asarray(perceived[s][1], np.float64)[d]) for s, d in dims.items()}
+        drawn.append((percepts, run.labels[head][frames]))
+    return drawn
 
 
 def bounds(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from engines.networks.layout import FusionLayout
 from engines.networks.variant import parameter_count
 from engines.networks.variants import INTERMEDIATE, VARIANTS
 from engines.networks.variants import LATE as LATE_VARIANTS
-from engines.training.evaluating.predicting import Predictor, Refitted, flags, full_mask, masks, scored_rows
-from engines.training.evaluating.rivals import Rivals
-from engines.training.evaluating.sets import DENSE, HARDER_RUNS, LATE, SNRS_DB, VALIDATION, EvaluationPlan, Sets
+from engines.training.evaluating.bench import Asked, Bench, single_masks
+from engines.training.evaluating.predicting import flags, full_mask, masks, scored_rows
+from engines.training.evaluating.sets import DENSE, HARDER_RUNS, LATE, SNRS_DB, VALIDATION
 from engines.training.evaluation.attribution import AttributionFigures, alarm_log_odds, attribution_figures, shapley_values
-from engines.training.evaluation.bootstrap import Resampling, over_seeds, replicated, resampling, seeds_compared
+from engines.training.evaluation.bootstrap import over_seeds, replicated, resampling, seeds_compared
 from engines.training.evaluation.confidence import ConfidenceFigures, confidence_figures
 from engines.training.evaluation.findings import ALL_STREAMS, Ablation, ModalityProbeFigures, TaskFigures, VariantFigures
 from engines.training.evaluation.metrics import Prediction, auroc
@@ -44,42 +40,8 @@ from engines.training.evaluation.subsets import (
 )
 from engines.training.fusing import predict
 
-Predictions = Mapping[str, Prediction]
 FROZEN_S = (20.0, 10.0)
 """A frozen bus: every 20 s for 10 s."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Bench:
-    """Everything that is asked for predictions, with what was predicted so far."""
-
-    layout: FusionLayout
-    sets: Sets
-    plan: EvaluationPlan
-    shipped: Predictor
-    rivals: Rivals
-    drawn: Resampling
-    """Of the dense test runs."""
-    _masked: dict[str, Predictions] = field(default_factory=dict)
-    _rival: dict[tuple[str, str], Predictions] = field(default_factory=dict)
-
-    def masked(self, mask: str) -> Predictions:
-        """The shipped network's predictions on the dense test with a subset of the streams, every head."""
-        if mask not in self._masked:
-            self._masked[mask] = self.shipped.predictions(self.sets[DENSE], mask)
-        return self._masked[mask]
-
-    def rival(self, name: str, mask: str | None = None) -> Predictions:
-        """A rival's, on the same ticks; by default with all streams."""
-        mask = mask or full_mask(self.layout)
-        if (name, mask) not in self._rival:
-            network = Refitted(self.rivals.network(name), self.sets[VALIDATION])
-            self._rival[name, mask] = network.predictions(self.sets[DENSE], mask)
-        return self._rival[name, mask]
-
-    def asked(self, head: str, predictions: Predictions) -> Prediction:
-        """One head's prediction where its question is asked."""
-        return predictions[head].at(scored_rows(self.sets[DENSE], head))
 
 
 def subsets(bench: Bench, head: str) -> tuple[SubsetFigures, ...]:
@@ -117,8 +79,7 @@ def _on_validation(bench: Bench, rival: str, head: str) -> float:
 def curves(bench: Bench, head: str) -> tuple[HeadCurves, ...]:
     """Receiver's and precision curves of all streams and of each alone."""
     found = [head_curves(head, ALL_STREAMS, bench.asked(head, bench.masked(full_mask(bench.layout))))]
-    for place, stream in enumerate(bench.layout.streams):
-        mask = "".join("1" if i == place else "0" for i in range(len(bench.layout.streams)))
+    for stream, mask in single_masks(bench.layout).items():
         found.append(head_curves(head, stream, bench.asked(head, bench.masked(mask))))
     return tuple(found)
 
@@ -174,9 +135,8 @@ def conditions(bench: Bench, head: str, unfamiliar: tuple[str, ...], with_backgr
     late: dict[Condition, Prediction] = {}
     for stream in bench.layout.streams:
         for condition, ms in zip(delays(stream), DELAYS_MS, strict=True):
-            delayed = bench.shipped.predictions(late_set, mask, delay_s={stream: ms / 1000})
-            late[condition] = delayed[head].at(late_rows)
-    in_time = bench.shipped.predictions(late_set, mask)[head].at(late_rows)
+            late[condition] = bench.predicted(Asked(tokens=LATE, mask=mask, late=(stream, ms)))[head].at(late_rows)
+    in_time = bench.predicted(Asked(tokens=LATE, mask=mask))[head].at(late_rows)
     clean_set = bench.sets[DENSE]
     rows = scored_rows(clean_set, head)
     rows = rows[np.asarray(clean_set.run)[rows] < HARDER_RUNS]
@@ -194,8 +154,8 @@ def conditions(bench: Bench, head: str, unfamiliar: tuple[str, ...], with_backgr
     if with_background:
         renewed["real background sound"] = Condition(name="real background sound", group=UNSEEN, stream="microphone")
     for name, condition in renewed.items():
-        tokens = bench.sets[name]
-        harder[condition] = bench.shipped.predictions(tokens, mask)[head].at(scored_rows(tokens, head))
+        renewal = bench.predicted(Asked(tokens=name, mask=mask))
+        harder[condition] = renewal[head].at(scored_rows(bench.sets[name], head))
     clean = bench.masked(mask)[head].at(rows)
     replicates = bench.plan.replicates
     return (

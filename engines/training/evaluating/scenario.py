@@ -19,11 +19,11 @@ from engines.registry import WEIGHTS
 from engines.training.card import put_evaluation
 from engines.training.controls import control_figures
 from engines.training.evaluating import measuring, watching
+from engines.training.evaluating.bench import Bench, everything_asked
 from engines.training.evaluating.bounds import Bounds, bounds, particles_of
-from engines.training.evaluating.measuring import Bench
 from engines.training.evaluating.predicting import Predictor, flags, masks
 from engines.training.evaluating.rivals import Rivals, rivals_of
-from engines.training.evaluating.sets import DENSE, EVERYDAY, TRAIN, EvaluationPlan, Sets, evaluation_plan
+from engines.training.evaluating.sets import DENSE, EVERYDAY, TRAIN, WATCHED, EvaluationPlan, Sets, evaluation_plan
 from engines.training.evaluating.timing import tick_latency
 from engines.training.evaluation.bootstrap import Estimate, resampling
 from engines.training.evaluation.ceiling import LeakCheck
@@ -68,7 +68,8 @@ def evaluate(
     with _progress(show_progress) as began:
         sets = Sets(scenario.make_world, engines, plan, work / "sets", processes, began)
         bench = _bench(world, engines, sets, plan, work, processes, began, seed)
-        findings = _findings(scenario.make_world, bench, engines, plan, began, quick, seed, background is not None)
+        bench.predict_ahead(everything_asked(bench), processes, began)
+        findings = _findings(scenario.make_world, bench, engines, plan, processes, began, quick, seed, background is not None)
         ending = began("writing the report", 1)
         written = write_report(findings, report)
         ending(1)
@@ -95,6 +96,7 @@ def _findings(
     bench: Bench,
     engines: Path,
     plan: EvaluationPlan,
+    processes: int,
     began: Began,
     quick: bool,
     seed: int,
@@ -102,7 +104,7 @@ def _findings(
 ) -> Findings:
     world = make_world()
     heads = tuple(world.design.heads)
-    limits = {h: _bounds(make_world, bench, h, plan, began) for h in world.percept_dims}
+    limits = {h: _bounds(make_world, bench, h, plan, processes, began) for h in world.percept_dims}
     measuring_bar = began("measuring", len(heads) + 4)
     subsets: list[SubsetFigures] = []
     comparisons: list[Comparison] = []
@@ -118,7 +120,8 @@ def _findings(
         confidences.append(measuring.confidence(bench, head))
         conditions += measuring.conditions(bench, head, tuple(world.unfamiliar), with_background)
         measuring_bar(1)
-    watched = [head for head in heads if any(e.head == head for e in bench.sets[EVERYDAY].events)]
+    # a little evaluation's runs may hold no event of a head, and without one there is no threshold to choose
+    watched = [h for h in heads if all(any(e.head == h for e in bench.sets[name].events) for name in (WATCHED, EVERYDAY))]
     alarms = [a for h in watched for a in watching.alarms(bench, h, only_when_asked=h in world.asked_heads)]
     measuring_bar(1)
     examples = [watching.example(bench, h, _point(alarms, h).point.threshold) for h in watched]
@@ -127,7 +130,7 @@ def _findings(
     probe = measuring.modality_figures(bench, heads[0])
     measuring_bar(1)
     latency = tick_latency(engines, world.design, QUICK_LATENCY_TICKS if quick else LATENCY_TICKS)
-    controls = control_figures(seeds=plan.variant_seeds[:1] if quick else plan.variant_seeds[:3])
+    controls = control_figures(seeds=plan.variant_seeds[:1] if quick else plan.variant_seeds[:3], processes=processes)
     measuring_bar(1)
     return Findings(
         setting=_setting(world, bench, quick, seed),
@@ -155,9 +158,11 @@ def _findings(
     )
 
 
-def _bounds(make_world: Callable[[], World], bench: Bench, head: str, plan: EvaluationPlan, began: Began) -> Bounds:
+def _bounds(
+    make_world: Callable[[], World], bench: Bench, head: str, plan: EvaluationPlan, processes: int, began: Began
+) -> Bounds:
     world = make_world()
-    particles = particles_of(make_world, head, plan, began(f"particles, {head}", plan.particle_runs))
+    particles = particles_of(make_world, head, plan, processes, began(f"particles, {head}", plan.particle_runs))
     progress = began(f"ceiling, {head}", plan.queries)
     done = [0]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.training.evaluating.measuring import Bench
-from engines.training.evaluating.predicting import Refitted, full_mask
-from engines.training.evaluating.sets import EVERYDAY, RATE, VALIDATION, WATCHED
+from engines.training.evaluating.bench import Asked, Bench, single_masks
+from engines.training.evaluating.predicting import full_mask
+from engines.training.evaluating.sets import EVERYDAY, RATE, WATCHED
 from engines.training.evaluation.alarms import (
     ORACLE,
     AlarmLevels,
@@ -21,7 +21,6 @@ from engines.training.evaluation.alarms import (
 from engines.training.evaluation.alarms import VALIDATION as FROM_VALIDATION
 from engines.training.evaluation.bootstrap import Estimate, Resampling, replicated_quantile, resampling
 from engines.training.evaluation.findings import ALL_STREAMS, AlarmFigures, EventExample
-from engines.training.token_set import TokenSet
 
 SENSITIVITY = 0.95
 CAP_PER_H = 1.0
@@ -33,11 +32,10 @@ AROUND_S = (12.0, 8.0)
 def alarms(bench: Bench, head: str, *, only_when_asked: bool) -> tuple[AlarmFigures, ...]:
     """Alarms of all streams, and of each stream alone, by the better-informed of masked and specialised models."""
     everything = full_mask(bench.layout)
-    whole = _levels(bench, head, everything, None, only_when_asked)
+    whole = _levels(bench, head, everything, "", only_when_asked)
     drawn = resampling(np.asarray(bench.sets[EVERYDAY].seeds), replicates=bench.plan.replicates)
     singles: dict[str, tuple[AlarmLevels, AlarmLevels]] = {}
-    for place, stream in enumerate(bench.layout.streams):
-        mask = "".join("1" if i == place else "0" for i in range(len(bench.layout.streams)))
+    for stream, mask in single_masks(bench.layout).items():
         singles[stream] = _levels(bench, head, mask, f"only {mask}", only_when_asked)
     rival = min(singles, key=lambda s: singles[s][1].false_alarms(_threshold(singles[s][0])).sum())
     ratio = false_alarm_ratio(whole[1], _threshold(whole[0]), singles[rival][1], _threshold(singles[rival][0]), drawn)
@@ -49,13 +47,12 @@ def _threshold(watched: AlarmLevels) -> float:
     return watched.threshold_at_sensitivity(SENSITIVITY)
 
 
-def _levels(bench: Bench, head: str, mask: str, rival: str | None, only_when_asked: bool) -> tuple[AlarmLevels, AlarmLevels]:
+def _levels(bench: Bench, head: str, mask: str, rival: str, only_when_asked: bool) -> tuple[AlarmLevels, AlarmLevels]:
     """Levels on the set that thresholds are chosen on, and on the test."""
-    predictor = bench.shipped if rival is None else Refitted(bench.rivals.network(rival), bench.sets[VALIDATION])
     found = []
     for name in (WATCHED, EVERYDAY):
         tokens = bench.sets[name]
-        score = predictor.predictions(tokens, mask)[head].score
+        score = bench.predicted(Asked(tokens=name, mask=mask, rival=rival))[head].score
         asked = np.asarray(tokens.scored[head]) if only_when_asked else None
         events = [e for e in tokens.events if e.head == head]
         found.append(alarm_levels(timeline_from_tokens(tokens, score, asked), events, RULE))
@@ -84,7 +81,7 @@ def _figures(
 def lead_at_full_rate(bench: Bench, head: str, threshold: float, *, only_when_asked: bool = False) -> Estimate:
     """Median lead time in s at a threshold, on runs at the reference rate; missed events count 0."""
     tokens = bench.sets[RATE]
-    score = bench.shipped.predictions(tokens, full_mask(bench.layout))[head].score
+    score = bench.predicted(Asked(tokens=RATE, mask=full_mask(bench.layout)))[head].score
     asked = np.asarray(tokens.scored[head]) if only_when_asked else None
     events = [e for e in tokens.events if e.head == head and e.critical_s <= float(np.asarray(tokens.time_s).max())]
     levels = alarm_levels(timeline_from_tokens(tokens, score, asked), events, RULE)
@@ -105,11 +102,9 @@ def example(bench: Bench, head: str, threshold: float) -> EventExample | None:
     event = events[0]
     run, time_s = np.asarray(tokens.run), np.asarray(tokens.time_s)
     rows = np.flatnonzero((run == event.run) & (time_s >= event.onset_s - AROUND_S[0]) & (time_s <= event.end_s + AROUND_S[1]))
-    everything = full_mask(bench.layout)
-    lines: dict[str, tuple[float, ...]] = {ALL_STREAMS: _line(bench, tokens, everything, head, rows)}
-    for place, stream in enumerate(bench.layout.streams):
-        mask = "".join("1" if i == place else "0" for i in range(len(everything)))
-        lines[f"{stream} alone"] = _line(bench, tokens, mask, head, rows)
+    lines: dict[str, tuple[float, ...]] = {ALL_STREAMS: _line(bench, full_mask(bench.layout), head, rows)}
+    for stream, mask in single_masks(bench.layout).items():
+        lines[f"{stream} alone"] = _line(bench, mask, head, rows)
     states: Mapping[str, tuple[int, ...]] = {
         s: tuple(int(v) for v in np.asarray(tokens.state)[rows, i]) for i, s in enumerate(bench.layout.streams)
     }
@@ -126,5 +121,5 @@ def example(bench: Bench, head: str, threshold: float) -> EventExample | None:
     )
 
 
-def _line(bench: Bench, tokens: TokenSet, mask: str, head: str, rows: np.ndarray) -> tuple[float, ...]:  # type: ignore[type-arg]
-    return tuple(float(v) for v in bench.shipped.predictions(tokens, mask)[head].score[rows])
+def _line(bench: Bench, mask: str, head: str, rows: np.ndarray) -> tuple[float, ...]:  # type: ignore[type-arg]
+    return tuple(float(v) for v in bench.predicted(Asked(tokens=RATE, mask=mask))[head].score[rows])
