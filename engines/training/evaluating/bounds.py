@@ -51,7 +51,7 @@ def particles_of(
     spread: dict[str, NDArray[np.float64]] = {}
     labels = []
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        drawing = partial(_drawn_particles, make_world, head, plan.particles_per_run)
+        drawing = partial(drawn_particles, make_world, head, plan.particles_per_run)
         for chunk, found in zip(chunks, pool.map(drawing, chunks), strict=True):
             for percepts, label in found:
                 for stream, (values, noise) in percepts.items():
@@ -67,7 +67,7 @@ def particles_of(
     )
 
 
-def _drawn_particles(make_world: Callable[[], World], head: str, count: int, seeds: Sequence[int]) -> list[_Drawn]:
+def drawn_particles(make_world: Callable[[], World], head: str, count: int, seeds: Sequence[int]) -> list[_Drawn]:
     """Of each run: what the streams that perceive anything of the question perceive, with its spread; and the truth."""
     world = make_world()
     dims = {s: list(d) for s in world.design.token_counts if (d := world.percept_dims[head].get(s))}

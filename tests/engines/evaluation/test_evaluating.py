@@ -20,7 +20,7 @@ from engines.training.background import pcm_from_folder  # noqa: E402
 from engines.training.caching import CacheJob  # noqa: E402
 from engines.training.driving_world import DrivingWorld  # noqa: E402
 from engines.training.evaluating import sets as evaluation_sets  # noqa: E402
-from engines.training.evaluating.bounds import particles_of  # noqa: E402
+from engines.training.evaluating.bounds import drawn_particles, particles_of  # noqa: E402
 from engines.training.evaluating.predicting import masks  # noqa: E402
 from engines.training.evaluating.rivals import rivals_of  # noqa: E402
 from engines.training.shipped import load_shipped, save_parameters  # noqa: E402
@@ -81,17 +81,12 @@ def test_particles_are_drawn_where_the_question_is_asked_and_without_sound() -> 
     assert {s: clean.shape for s, clean in found.clean.items()} == {s: (50, len(d)) for s, d in dims.items()}
 
 
-class Illiterate(DrivingWorld):
-    """A driver whom text tells nothing; by name, since worker processes make it anew."""
-
-    percept_dims = {"collision": {**WORLD.percept_dims["collision"], "text": ()}}  # noqa: RUF012
-
-
 def test_particles_leave_out_a_stream_that_perceives_nothing_of_the_question() -> None:
-    plan = replace(
-        evaluation_sets.evaluation_plan(driving.PLAN, WORLD, quick=True, background=None), particle_runs=2, particles_per_run=10
-    )
-    assert set(particles_of(Illiterate, "collision", plan, 2, lambda _: None).clean) == {"camera", "microphone", "telemetry"}
+    class Illiterate(DrivingWorld):
+        percept_dims = {"collision": {**WORLD.percept_dims["collision"], "text": ()}}  # noqa: RUF012
+
+    for percepts, labels in drawn_particles(Illiterate, "collision", 10, [7000, 7001]):
+        assert set(percepts) == {"camera", "microphone", "telemetry"} and len(labels) == 10
 
 
 def test_a_folder_of_sounds_becomes_one_of_them_after_the_other(tmp_path: Path) -> None:
