@@ -55,8 +55,8 @@ class Bench:
         self, wanted: Sequence[Asked], threads: int, began: Callable[[str, float], Callable[[float], None]]
     ) -> None:
         """Make many at once, one torch thread each: batches are too small for two threads to share one with any gain."""
-        for asked in wanted:
-            _ = self.sets[asked.tokens]  # cached by processes of their own, before any thread
+        for name in (VALIDATION, *(asked.tokens for asked in wanted)):
+            _ = self.sets[name]  # cached by processes of their own, before any thread asks; rivals are calibrated on validation
         ticks = {asked: float(len(self.sets[asked.tokens])) for asked in wanted if asked not in self._made}
         progress = began("predicting", sum(ticks.values()))
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -78,6 +78,8 @@ class Rivals:
         """Train those that an interrupted evaluation has not trained yet. ``tokens``: the folder of the training set."""
         self._folder.mkdir(parents=True, exist_ok=True)
         waiting = [rival for rival in wanted if not self._path(rival.name).exists()]
+        # the slowest first: PCGrad goes back through the network once a task, and would be left to one core at the end
+        waiting.sort(key=lambda rival: (rival.options.weighting != "pcgrad", -rival.steps))
         on_steps = began("training rivals", sum(rival.steps for rival in waiting))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
