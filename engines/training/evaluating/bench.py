@@ -1,4 +1,4 @@
-"""What an evaluation asks for predictions: each made once, many at a time."""
+"""The predictions that an evaluation's figures rest on: each made once, several at a time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from engines.training.evaluation.robustness import DELAYS_MS
 
 Predictions = Mapping[str, Prediction]
 """By head, at every tick of a set."""
+FROZEN_S = (20.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Asked:
     rival: str = ""
     late: tuple[str, int] | None = None
     """A stream, and by how many ms."""
+    stuck: str = ""
+    """A stream that repeats itself for `FROZEN_S[1]` of every `FROZEN_S[0]` seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class Bench:
     def predict_ahead(
         self, wanted: Sequence[Asked], threads: int, began: Callable[[str, float], Callable[[float], None]]
     ) -> None:
-        """Make many at once, one torch thread each: batches are too small for two threads to share one with any gain."""
+        """Make many at once, one torch thread each."""
         for name in (VALIDATION, *(asked.tokens for asked in wanted)):
             _ = self.sets[name]  # cached by processes of their own, before any thread asks; rivals are calibrated on validation
         ticks = {asked: float(len(self.sets[asked.tokens])) for asked in wanted if asked not in self._made}
@@ -81,7 +84,8 @@ class Bench:
         tokens = self.sets[asked.tokens]
         if not asked.rival:
             delay_s = {asked.late[0]: asked.late[1] / 1000} if asked.late else None
-            return self.shipped.predictions(tokens, asked.mask, delay_s=delay_s)
+            frozen = {asked.stuck: FROZEN_S} if asked.stuck else None
+            return self.shipped.predictions(tokens, asked.mask, delay_s=delay_s, frozen=frozen)
         if asked.rival not in self._refitted:
             self._refitted[asked.rival] = Refitted(self.rivals.network(asked.rival), self.sets[VALIDATION])
         return self._refitted[asked.rival].predictions(tokens, asked.mask)
@@ -112,6 +116,7 @@ def everything_asked(bench: Bench) -> list[Asked]:
         *continuous,
         *at_full_rate,
         *subsets,
+        Asked(tokens=DENSE, mask=whole, stuck="telemetry"),
         *rivals,
         *(Asked(tokens=LATE, mask=whole, late=late) for late in delays),
     ]

@@ -40,9 +40,6 @@ from engines.training.evaluation.subsets import (
 )
 from engines.training.fusing import predict
 
-FROZEN_S = (20.0, 10.0)
-"""A frozen bus: every 20 s for 10 s."""
-
 
 def subsets(bench: Bench, head: str) -> tuple[SubsetFigures, ...]:
     """Every subset, beside models trained for it alone."""
@@ -140,7 +137,7 @@ def conditions(bench: Bench, head: str, unfamiliar: tuple[str, ...], with_backgr
     clean_set = bench.sets[DENSE]
     rows = scored_rows(clean_set, head)
     rows = rows[np.asarray(clean_set.run)[rows] < HARDER_RUNS]
-    stuck = bench.shipped.predictions(clean_set, mask, frozen={"telemetry": FROZEN_S})
+    stuck = bench.predicted(Asked(tokens=DENSE, mask=mask, stuck="telemetry"))
     harder = {Condition(name="frozen telemetry", group=BUS, stream="telemetry"): stuck[head].at(rows)}
     renewed = {
         **{

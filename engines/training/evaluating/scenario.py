@@ -120,8 +120,7 @@ def _findings(
         confidences.append(measuring.confidence(bench, head))
         conditions += measuring.conditions(bench, head, tuple(world.unfamiliar), with_background)
         measuring_bar(1)
-    # a little evaluation's runs may hold no event of a head, and without one there is no threshold to choose
-    watched = [h for h in heads if all(any(e.head == h for e in bench.sets[name].events) for name in (WATCHED, EVERYDAY))]
+    watched = watching.watched_heads(heads, bench.sets[WATCHED].events, bench.sets[EVERYDAY].events)
     alarms = [a for h in watched for a in watching.alarms(bench, h, only_when_asked=h in world.asked_heads)]
     measuring_bar(1)
     examples = [watching.example(bench, h, _point(alarms, h).point.threshold) for h in watched]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,12 +21,18 @@ from engines.training.evaluation.alarms import (
 from engines.training.evaluation.alarms import VALIDATION as FROM_VALIDATION
 from engines.training.evaluation.bootstrap import Estimate, Resampling, replicated_quantile, resampling
 from engines.training.evaluation.findings import ALL_STREAMS, AlarmFigures, EventExample
+from engines.training.token_set import Event
 
 SENSITIVITY = 0.95
 CAP_PER_H = 1.0
 RULE = AlarmRule()
 AROUND_S = (12.0, 8.0)
 """How much before and after an event an example shows."""
+
+
+def watched_heads(heads: Sequence[str], watched: Sequence[Event], everyday: Sequence[Event]) -> list[str]:
+    """The heads with events in both sets: without one in the first there is no threshold to choose, as in a little evaluation."""
+    return [head for head in heads if all(any(event.head == head for event in events) for events in (watched, everyday))]
 
 
 def alarms(bench: Bench, head: str, *, only_when_asked: bool) -> tuple[AlarmFigures, ...]:

@@ -23,7 +23,9 @@ from engines.training.evaluating import sets as evaluation_sets  # noqa: E402
 from engines.training.evaluating.bounds import drawn_particles, particles_of  # noqa: E402
 from engines.training.evaluating.predicting import masks  # noqa: E402
 from engines.training.evaluating.rivals import rivals_of  # noqa: E402
+from engines.training.evaluating.watching import watched_heads  # noqa: E402
 from engines.training.shipped import load_shipped, save_parameters  # noqa: E402
+from engines.training.token_set import Event  # noqa: E402
 
 WORLD = driving.make_world()
 
@@ -87,6 +89,15 @@ def test_particles_leave_out_a_stream_that_perceives_nothing_of_the_question() -
 
     for percepts, labels in drawn_particles(Illiterate, "collision", 10, [7000, 7001]):
         assert set(percepts) == {"camera", "microphone", "telemetry"} and len(labels) == 10
+
+
+def test_a_head_without_an_event_in_either_set_is_not_watched() -> None:
+    def event(head: str) -> Event:
+        return Event(head=head, run=0, onset_s=1.0, end_s=3.0, critical_s=2.0)
+
+    everyday = [event("collision"), event("emergency")]
+    assert watched_heads(("emergency", "collision"), [event("collision")], everyday) == ["collision"]
+    assert watched_heads(("emergency", "collision"), everyday, []) == []
 
 
 def test_a_folder_of_sounds_becomes_one_of_them_after_the_other(tmp_path: Path) -> None:
