@@ -33,6 +33,7 @@ class DrivingWorld:
     percept_dims: Mapping[str, Mapping[str, Sequence[int]]] = percepts.DIMS
     asked_heads: Sequence[str] = ()
     event_run_s: float = 60.0
+    dense_runs: int = 300
     learnt: tuple[str, str] = ("dense", "everyday")
     unfamiliar: Sequence[str] = ("unfamiliar siren", "unfamiliar fog")
     sayings: Sequence[str] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ TRAIN, VALIDATION, WATCHED, DENSE, EVERYDAY, RATE, LATE = (
     "rate",
     "late",
 )
+DENSE_SEEDS = (range(1020, 1120), range(1500, 2000), range(6000, 6400))
+"""Of dense test runs; a world takes as many as it needs from the front."""
 HARDER_RUNS = 30
 """The first so many dense test runs are also simulated with noise, at night and blurred."""
 SNRS_DB = (20.0, 10.0, 0.0, -10.0)
@@ -64,15 +66,13 @@ class EvaluationPlan:
 def evaluation_plan(training: TrainingPlan, world: World, *, quick: bool, background: NDArray[np.int16] | None) -> EvaluationPlan:
     """The whole plan of a scenario, or a little one that only shows that everything works."""
     late = CacheJob(seeds=tuple(range(1200, 1230)), duration_s=60.0, tick_s=0.1)
-    dense = CacheJob(seeds=tuple(range(1020, 1120)), duration_s=60.0, tick_s=0.2)
-    # 100 runs hold some 160 of the patient's alarms: too few to tell a gain of 0.05 from one of 0.08
-    further = replace(dense, seeds=tuple(range(1500, 1700)))
-    harder = replace(dense, seeds=dense.seeds[:HARDER_RUNS])
+    dense = [CacheJob(seeds=seeds, duration_s=60.0, tick_s=0.2) for seeds in _first_seeds(world.dense_runs)]
+    harder = replace(dense[0], seeds=dense[0].seeds[:HARDER_RUNS])
     jobs: dict[str, tuple[CacheJob, ...]] = {
         TRAIN: tuple(replace(job, low_level=True) for job in training.train),
         VALIDATION: tuple(replace(job, low_level=True) for job in training.validation),
         WATCHED: (CacheJob(seeds=tuple(range(3100, 3136)), duration_s=600.0, tick_s=0.2, condition="everyday"),),
-        DENSE: (replace(dense, low_level=True), replace(further, low_level=True)),
+        DENSE: tuple(replace(job, low_level=True) for job in dense),
         EVERYDAY: (CacheJob(seeds=tuple(range(5000, 5120)), duration_s=600.0, tick_s=0.2, condition="everyday"),),
         RATE: (CacheJob(seeds=tuple(range(1300, 1340)), duration_s=world.event_run_s, tick_s=1.0 / world.frame_rate_hz),),
         LATE: (late,),
@@ -101,6 +101,14 @@ def evaluation_plan(training: TrainingPlan, world: World, *, quick: bool, backgr
         queries=200,
         replicates=100,
     )
+
+
+def _first_seeds(count: int) -> Iterator[tuple[int, ...]]:
+    """``count`` of `DENSE_SEEDS`, one stretch after the other."""
+    for stretch in DENSE_SEEDS:
+        if taken := tuple(stretch[:count]):
+            yield taken
+        count -= len(taken)
 
 
 def _little(job: CacheJob) -> CacheJob:
