@@ -41,10 +41,11 @@ def test_the_shipped_fusion_s_parameters_are_those_of_its_engine(tmp_path: Path)
         load_shipped(tmp_path, WORLD.design.layout)
 
 
-def test_no_set_that_is_tested_on_shares_a_seed_with_training() -> None:
-    plan = evaluation_sets.evaluation_plan(driving.PLAN, WORLD, quick=False, background=None)
+@pytest.mark.parametrize("scenario", [driving, patient], ids=["driving", "patient"])
+def test_no_set_that_is_tested_on_shares_a_seed_with_training(scenario: ModuleType) -> None:
+    plan = evaluation_sets.evaluation_plan(scenario.PLAN, scenario.make_world(), quick=False, background=None)
     learnt = {s for name in ("train", "validation", "watched") for job in plan.jobs[name] for s in job.seeds} | set(
-        range(driving.PLAN.runs)
+        range(scenario.PLAN.runs)
     )
     tested = {
         s for name, jobs in plan.jobs.items() if name not in ("train", "validation", "watched") for job in jobs for s in job.seeds
@@ -52,6 +53,15 @@ def test_no_set_that_is_tested_on_shares_a_seed_with_training() -> None:
     assert not learnt & tested
     hours = sum(len(j.seeds) * j.duration_s for j in plan.jobs["everyday"]) / 3600
     assert hours >= 20
+
+
+def test_the_dense_test_runs_hold_enough_alarms_to_compare_sensors_on() -> None:
+    world = patient.make_world()
+    jobs = evaluation_sets.evaluation_plan(patient.PLAN, world, quick=False, background=None).jobs["dense"]
+    runs = [world.run(seed, job.duration_s, job.condition, with_senses=False) for job in jobs for seed in job.seeds]
+    assert len({run.seed for run in runs}) == len(runs) == world.dense_runs
+    alarms = [event for run in runs for event in run.events if event.head == "alarm"]
+    assert len(alarms) >= 500  # true ones; about as many again and half are false
 
 
 @pytest.mark.parametrize(("scenario", "head"), [(driving, "collision"), (patient, "apnea")], ids=["collision", "apnea"])
