@@ -15,10 +15,11 @@ from pipeline.contract import Contract, StreamContract
 from pipeline.logs.reader import LogReader
 from pipeline.messages import Decision, Progress, Tokens
 from pipeline.policy.hysteresis import HysteresisPolicy
+from pipeline.recorded_admission import RecordedAdmission
 from pipeline.sources.base import SourceSpec, StreamInfo
 from pipeline.stages.decide import DecideStage, Identity
 from pipeline.stages.encode import EncodeStage
-from pipeline.stages.fuse import FuseStage, FusionNetwork
+from pipeline.stages.fuse import Admitting, FuseStage, FusionNetwork
 from pipeline.stages.infer import Infer
 from pipeline.windows import WindowSpec
 
@@ -31,7 +32,8 @@ TELEMETRY_GAP_NS = 250_000_000
 class RunPlan:
     """One run: which scenario, on which sources or which log, with what beside it.
 
-    ``replay_log`` set: an event-time replay at ``speed`` (None: as fast as can be); else a live run of ``sources``.
+    ``replay_log`` set: a replay at ``speed`` (None: as fast as can be), in event time or ``as_it_happened`` (admitting what the
+    log's receipts say was admitted); else a live run of ``sources``.
     ``decides`` False is ingest only (`chiasm record`).
     """
 
@@ -40,6 +42,7 @@ class RunPlan:
     sources: Mapping[str, SourceSpec] = field(default_factory=dict)
     replay_log: Path | None = None
     speed: float | None = None
+    as_it_happened: bool = False
     stop_after_ns: int | None = None
     record: Path | None = None
     sinks: tuple[str, ...] = ()
@@ -217,5 +220,11 @@ def fuse_stage(
         clock=clock,
         live=not plan.is_replay,
     )
-    machine = AdmissionMachine(contract, clocked=not plan.is_replay)
+    machine = _admission(plan, contract)
     return FuseStage(machine=machine, network=network, decide=decide, clock=clock, publish=publish, progress=progress)
+
+
+def _admission(plan: RunPlan, contract: Contract) -> Admitting:
+    if plan.replay_log is not None and plan.as_it_happened:
+        return RecordedAdmission(LogReader(plan.replay_log).decisions(), contract, str(plan.replay_log))
+    return AdmissionMachine(contract, clocked=not plan.is_replay)

@@ -6,6 +6,7 @@ from engines.manifest import EngineError
 from pipeline.config import ConfigError
 from pipeline.links.base import LinkError
 from pipeline.logs.records import LogError
+from pipeline.recorded_admission import NotReproducible
 from pipeline.sinks.base import SinkError
 from pipeline.sources.base import SourceError, SourceLost
 
@@ -18,7 +19,18 @@ class RunFailed(Exception):
     """A run that began could not go on."""
 
 
-MENDABLE = (UsageError, RunFailed, ConfigError, EngineError, LinkError, LogError, SinkError, SourceError, SourceLost)
+MENDABLE = (
+    UsageError,
+    RunFailed,
+    ConfigError,
+    EngineError,
+    LinkError,
+    LogError,
+    NotReproducible,
+    SinkError,
+    SourceError,
+    SourceLost,
+)
 
 
 def one_line(error: BaseException) -> str:

@@ -89,10 +89,14 @@ def plan_live(
     )
 
 
-def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Path | None = None) -> Planned:
-    """The plan of an event-time replay, with the scenario that the log names."""
+def plan_replay(
+    log_path: Path, overrides: list[str], speed: str, *, record: Path | None = None, as_it_happened: bool = False
+) -> Planned:
+    """The plan of a replay, in event time or as it happened, with the scenario that the log names."""
     factor = _speed(speed)
     log = LogReader(log_path)
+    if as_it_happened and next(log.decisions(), None) is None:
+        raise UsageError(f"{log_path}: holds no decisions, so nothing says what was admitted; leave out --as-it-happened")
     if record is not None:
         check_output(record)
     folder = scenario_folder(log.metadata.get("scenario_folder") or log.scenario)
@@ -103,6 +107,7 @@ def plan_replay(log_path: Path, overrides: list[str], speed: str, *, record: Pat
         raise UsageError(f"{log_path}: holds the streams {sorted(foreign)}, which scenario {scenario.name!r} does not have")
     plan = replace(
         replay_plan(scenario, folder, log_path, speed=factor),
+        as_it_happened=as_it_happened,
         stop_after_ns=_last_reference_ns(log),
         record=record,
         notices=scenario.with_notice(tuple(log.metadata.get("notices", "").splitlines()) or _not_validated(log.streams)),

@@ -75,8 +75,9 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
         speed = f"{span_s / took_s:.1f}x real time, start and end of the processes included"
         out.print(f"{span_s:.1f} s of log in {took_s:.1f} s: {speed}")
         _say_where_it_was_cut(planned, out)
+        _say_whether_it_is_the_same(planned, summary, out)
     if plan.record is not None:
-        replays = "replays bit for bit" if summary.clean else "was not clean: a replay will differ where it dropped or overran"
+        replays = "replays bit for bit" if summary.clean else "was not clean: replay it with --as-it-happened"
         out.print(f"log: {plan.record} ({replays})" if plan.decides else f"log: {plan.record}")
     out.print(summary.closing_line(), soft_wrap=True)
 
@@ -153,3 +154,20 @@ def _say_where_it_was_cut(planned: Planned, out: Any) -> None:
             pass
         where = log.truncated_at or "it was not closed in order"
         out.print(f"[yellow]note:[/yellow] the log ends without its closing record: {where}")
+
+
+def _say_whether_it_is_the_same(planned: Planned, summary: RunSummary, out: Any) -> None:
+    """Whether a whole replay made the recorded run's decisions; nothing of a log without any, or of a part of one."""
+    plan = planned.plan
+    assert plan.replay_log is not None
+    end = LogReader(plan.replay_log).end or {}
+    if "sha256" not in end or end.get("last_reference_ns") != str(summary.last_reference_ns):
+        return
+    if end["sha256"] == summary.sha256:
+        out.print("the decisions of the recorded run, bit for bit")
+        return
+    why = "other engines, settings or processor"
+    if end.get("clean") != "true":
+        told = "it dropped, overran, skipped or changed engines; --as-it-happened admits what it admitted"
+        why = f"{why}, or telemetry just after a sample that its encoder never got" if plan.as_it_happened else told
+    out.print(f"[yellow]note:[/yellow] not the decisions of the recorded run: {why}")

@@ -45,7 +45,7 @@ from pipeline.logs.schemas import (
     announcement_from_json,
     stream_info_from_json,
 )
-from pipeline.messages import Decision, Recording
+from pipeline.messages import Decision, Receipt, Recording
 from pipeline.sources.base import StreamInfo
 
 MAX_STREAMS = 64
@@ -79,7 +79,18 @@ def parse_decision(data: memoryview) -> Decision:
         raise ValueError("status, action and state must be texts")
     if any(values.ndim != 1 for values in decision.outputs.values()):
         raise ValueError("an output is not a row of numbers")
+    if decision.receipt is not None:
+        _check_receipt(decision.receipt)
     return decision
+
+
+def _check_receipt(receipt: Receipt) -> None:
+    for admitted in receipt.admitted:
+        numbers = (admitted.seq, admitted.epoch, admitted.window_end_ns, admitted.age_ns)
+        if not isinstance(admitted.stream, str) or not all(type(n) is int and abs(n) < 2**62 for n in numbers):
+            raise ValueError("what it rests on must be streams, with 62-bit integers")
+    if not isinstance(receipt.engines, dict) or not all(isinstance(engine, str) for engine in receipt.engines.values()):
+        raise ValueError("its engines must be texts by role")
 
 
 class LogReader:

@@ -103,7 +103,7 @@ class DecideStage:
             spans = attribute(admission, fuse_ns=fuse_ns, publish_ns=publish_ns)
             status = "skipped" if skipped else "on_time" if publish_ns <= deadline_ns else "late"
         else:
-            spans, status = compute_only(admission, fuse_ns=fuse_ns), "replayed"
+            spans, status = compute_only(admission, fuse_ns=fuse_ns), "skipped" if skipped else "replayed"
             publish_ns = admission.reference_ns + spans.total_ns
         seq, self._seq = self._seq, self._seq + 1
         return Decision(

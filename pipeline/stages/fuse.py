@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.admission import Admission, AdmissionMachine
+from pipeline.admission import Admission
 from pipeline.clock import Clock
 from pipeline.messages import Admitted, Announcement, Availability, Decision, Message, Progress, Tokens
 from pipeline.stages.decide import DecideStage
@@ -52,13 +53,51 @@ class FusionNetwork(Protocol):
         ...
 
 
+class Admitting(Protocol):
+    """What says which tokens fusion reads for which reference time: `AdmissionMachine`, or `RecordedAdmission`."""
+
+    counts: Counter[tuple[str, str]]
+    """What was refused, by stream and reason."""
+
+    @property
+    def clocked(self) -> bool:
+        """Whether the clock decides too."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """No reference time is pending and none can come."""
+        ...
+
+    @property
+    def progress_ns(self) -> int:
+        """Up to when all that was announced is dealt with."""
+        ...
+
+    def announce(self, announcement: Announcement, now_ns: int) -> None:
+        """A source says that a sample exists (or that it is alive, ended or lost)."""
+        ...
+
+    def tokens(self, tokens: Tokens, now_ns: int) -> None:
+        """An encoder's output came; it stays valid."""
+        ...
+
+    def due(self, now_ns: int | None) -> Admission | None:
+        """The next admission that can be made, or None."""
+        ...
+
+    def next_wake_ns(self, now_ns: int) -> int | None:
+        """When to ask again although nothing arrived."""
+        ...
+
+
 class FuseStage:
     """Admission, then the network, then policy. A live run passes its clock; a replay goes by stamps alone."""
 
     def __init__(
         self,
         *,
-        machine: AdmissionMachine,
+        machine: Admitting,
         network: FusionNetwork,
         decide: DecideStage,
         clock: Clock,

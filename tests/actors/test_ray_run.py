@@ -95,3 +95,21 @@ def test_a_killed_camera_actor_costs_the_camera_and_not_the_decisions(short_log:
     assert summary.synthetic > 20
     assert any("camera" in failure for failure in summary.failures)
     assert nothing_is_left()
+
+
+def test_a_live_run_whose_encoder_stood_still_is_replayed_as_it_happened(short_log: Path, tmp_path: Path) -> None:
+    log, frozen_at = tmp_path / "overrun.mcap", [25, 45, 65]
+    sources = [f"{stream}=log:{short_log}" for stream in ("camera", "microphone", "telemetry", "text")]
+
+    def on_decisions(decisions: list[Decision]) -> None:
+        if frozen_at and decisions[-1].seq >= frozen_at[0]:
+            frozen_at.pop(0)
+            os.kill(run.pids["encoder"], signal.SIGSTOP)
+            threading.Timer(0.2, os.kill, (run.pids["encoder"], signal.SIGCONT)).start()
+
+    run = RayRun(plan_live("driving", sources, [], record=log).plan, on_decisions=on_decisions)
+    live = run.run()
+    assert live.overruns and not live.clean
+    again = run_inline(plan_replay(log, [], "max", as_it_happened=True).plan)
+    assert (again.sha256, again.overruns) == (live.sha256, live.overruns)
+    assert run_inline(plan_replay(log, [], "max").plan).sha256 != live.sha256
