@@ -14,47 +14,30 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
-from actors.camera import CameraActor
-from actors.encoder import EncoderActor
-from actors.fusion import FusionActor
 from actors.host import wait_until_gone
-from actors.hosts import GONE_S, Caretakers, HostClocks, placements
-from actors.microphone import MicrophoneActor
+from actors.hosts import GONE_S, Caretakers, HostClocks
 from actors.plan import RunPlan
-from actors.sink import SinkActor
-from actors.stage import Opened, Start
+from actors.stage import Opened
+from actors.staging import DeployError, StageActors
 from actors.supervisor import Supervisor
-from actors.telemetry import TelemetryActor
-from actors.text import TextActor
-from actors.wiring import Edge, LinkKind, RunIdentity, edges_of, encoder_stages
+from actors.wiring import RunIdentity
 from pipeline.clock import ClockOffset
 from pipeline.links.shared_memory import SharedMemoryNode
 from pipeline.links.sweeping import sweep, sweep_dead
-from pipeline.logs.reader import LogReader
 from pipeline.messages import Decision
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import RunSummary
 
-INGEST_ACTORS = {"camera": CameraActor, "microphone": MicrophoneActor, "telemetry": TelemetryActor, "text": TextActor}
-ORIGIN_DELAY_NS = 300_000_000
-"""From the call that starts the actors to the run's origin: all loops run by then, also on a busy host."""
 RUNS = Path(tempfile.gettempdir()) / f"chiasm-{os.getuid()}"
 KNOCK_S = 3.0
 OBJECT_STORE_BYTES = 80 * 2**20
-
-
-class DeployError(Exception):
-    """A run cannot be deployed: one line, with the fix."""
 
 
 class RayRun:
@@ -71,15 +54,17 @@ class RayRun:
         self._stop = threading.Event()
         run_id = f"c{os.getpid()}x{uuid.uuid4().hex[:6]}"
         self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
-        self._actors: dict[str, Any] = {}
         self._shared_memory = plan.scenario.runtime.link != "ray" and importlib.util.find_spec("iceoryx2") is not None
+        self._stages = StageActors(plan, self._identity, shared_memory=self._shared_memory)
         self._owner: SharedMemoryNode | None = None
-        self.pids: dict[str, int] = {}
-        """Stage to process id, once the run has started."""
         self._own_ray = False
-        self._own_pids: list[int] = []
         self._clocks: HostClocks | None = None
         self._caretakers: Caretakers | None = None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Stage to process id, once the run has started."""
+        return {stage: one.pid for stage, one in self._stages.opened.items()}
 
     def stop(self) -> None:
         """End the run soon: sources end, what they announced is still decided, the log is closed. Signal-safe."""
@@ -93,76 +78,22 @@ class RayRun:
             if self._shared_memory:
                 self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
-            opened = self._open()
-            self.pids = {stage: o.pid for stage, o in opened.items()}
-            here = ray.get_runtime_context().get_node_id()
-            self._own_pids = [o.pid for o in opened.values() if o.node_id == here]
+            opened = self._stages.open()
             if self._shared_memory:
                 self._caretakers = Caretakers(self._identity, opened)
             limit_ns = round(self._plan.scenario.runtime.clock_uncertainty_ms * 1e6)
-            self._clocks = HostClocks(self._actors, opened, limit_ns)
+            self._clocks = HostClocks(self._stages.actors, opened, limit_ns)
             infos = _infos_of(opened, self._clocks.align())
-            self._connect(opened)
-            origin_ns = self._start(infos)
+            self._stages.connect()
+            origin_ns = self._stages.start(infos)
             self._clocks.start()
             if self._on_start is not None:
                 self._on_start(origin_ns, infos)
-            supervisor = Supervisor(self._plan, self._actors, self._stop, self._on_decisions)
+            supervisor = Supervisor(self._plan, self._stages, self._stop, self._on_decisions)
             summary = supervisor.watch(origin_ns)
             return replace(summary, failures=(*summary.failures, *self._clocks.failures))
         finally:
             self._shut_down()
-
-    def _open(self) -> dict[str, Opened]:
-        plan = self._plan
-        classes: dict[str, Any] = {s: INGEST_ACTORS[plan.scenario.streams[s].kind] for s in plan.sources}
-        if plan.decides:
-            classes |= {**dict.fromkeys(encoder_stages(plan), EncoderActor), "fusion": FusionActor}
-        classes["sink"] = SinkActor
-        options = placements(plan.scenario.runtime.place, set(classes))
-        for stage, actor_class in classes.items():
-            self._actors[stage] = actor_class.options(**options[stage]).remote(plan, stage, self._identity)
-        opened: list[Opened] = _get([actor.open.remote() for actor in self._actors.values()])
-        return {one.stage: one for one in opened}
-
-    def _connect(self, opened: dict[str, Opened]) -> None:
-        edges = edges_of(self._plan, {stage: o.info for stage, o in opened.items() if o.info is not None})
-        links = {stage: self._link_into(stage, edges, opened) for stage in self._actors}
-        _get(
-            [
-                actor.listen.remote(links[stage], [e.spec for e in edges if e.receiver == stage])
-                for stage, actor in self._actors.items()
-            ]
-        )
-        _get(
-            [
-                actor.connect.remote([(e, links[e.receiver], self._handle(e, links)) for e in edges if e.sender == stage])
-                for stage, actor in self._actors.items()
-            ]
-        )
-
-    def _handle(self, edge: Edge, links: dict[str, LinkKind]) -> Any:
-        return self._actors[edge.receiver] if links[edge.receiver] == "ray" else None
-
-    def _link_into(self, stage: str, edges: list[Edge], opened: dict[str, Opened]) -> LinkKind:
-        """A stage sleeps on one inbox, so all that comes to it takes one link: shared memory if all senders are on its host."""
-        forced = self._plan.scenario.runtime.link
-        if forced == "shared_memory" and not self._shared_memory:
-            raise DeployError("runtime.link=shared_memory needs iceoryx2, which has no wheel for this machine; leave it at auto")
-        if forced != "auto" or not self._shared_memory:
-            return "shared_memory" if forced == "shared_memory" else "ray"
-        senders = {e.sender for e in edges if e.receiver == stage}
-        here = opened[stage].node_id
-        return "shared_memory" if all(opened[s].node_id == here for s in senders) else "ray"
-
-    def _start(self, infos: dict[str, StreamInfo]) -> int:
-        plan = self._plan
-        log = LogReader(plan.replay_log) if plan.replay_log is not None else None
-        origin_ns = log.origin_ns if log is not None else time.monotonic_ns() + ORIGIN_DELAY_NS
-        start = Start(origin_ns=origin_ns, infos=infos)
-        _get([actor.start.remote(start) for stage, actor in self._actors.items() if stage not in infos])
-        _get([self._actors[stream].start.remote(start) for stream in infos])
-        return origin_ns
 
     def _shut_down(self) -> None:
         if self._clocks is not None:
@@ -170,11 +101,11 @@ class RayRun:
         if self._own_ray:
             ray.shutdown()
         else:
-            for actor in self._actors.values():
+            for actor in self._stages.actors.values():
                 ray.kill(actor)
             if self._caretakers is not None:
                 self._caretakers.sweep()
-            wait_until_gone(self._own_pids, GONE_S)
+            wait_until_gone(self._stages.own_pids, GONE_S)
         if self._owner is not None:
             self._owner.__exit__(None, None, None)
         sweep(self._identity.run_id, self._identity.root)
@@ -237,17 +168,6 @@ def _init_ray(object_store_bytes: int) -> None:
         configure_logging=False,
         object_store_memory=object_store_bytes,
     )
-
-
-def _get(references: list[Any]) -> Any:
-    """`ray.get`, with a stage's own error instead of Ray's wrapping of it."""
-    try:
-        return ray.get(references)
-    except RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        raise (cause if cause is not None else DeployError(str(error))) from None
-    except RayActorError as error:
-        raise DeployError(f"an actor died while the run was starting ({error}); see the Ray logs, or try --inline") from error
 
 
 def _infos_of(opened: dict[str, Opened], offsets: dict[str, ClockOffset]) -> dict[str, StreamInfo]:

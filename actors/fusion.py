@@ -45,8 +45,8 @@ class Fusion(StageActor):
                 fuse.handle(message)
             fuse.poll()
 
-    def lose(self, announcement: Announcement) -> None:
-        """The supervisor's word that a stream's actor is gone."""
+    def hear(self, announcement: Announcement) -> None:
+        """The supervisor's word on a stream whose own actor or encoder cannot speak for itself."""
         self._injected.append(announcement)
         self.interrupt()
 

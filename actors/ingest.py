@@ -48,7 +48,7 @@ class IngestActor(StageActor):
             sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
             record=self.send_to(f"{stream}>sink") if records else None,
         )
-        self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns)
+        self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns, start.epoch)
         self._ingest.run(self.stopping)
 
     def _announcer(self, origin_ns: int) -> Callable[[Announcement], None]:

@@ -68,6 +68,10 @@ class Sink(StageActor):
             self.stopping.wait(GATHER_S)
         return stage.take()
 
+    def recorded(self, stream: str) -> int:
+        """How many recordings of a stream have come."""
+        return self._stage.recordings[stream] if self._stage is not None else 0
+
     def finish(
         self, decisions: int | None, recordings: int | None, reports: Sequence[StageReport], timeout_s: float
     ) -> RunSummary:

@@ -51,6 +51,8 @@ class Start:
 
     origin_ns: int
     infos: dict[str, StreamInfo]
+    epoch: int = 0
+    """Which incarnation of its source an ingest stage plays: one more after each restart."""
 
 
 class StageActor:

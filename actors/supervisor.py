@@ -1,4 +1,8 @@
-"""Watches a run: shows its decisions, ends it in order, and sees to it that a dead actor costs what it must and no more."""
+"""Watches a run: shows its decisions, ends it in order, and sees to it that a dead actor costs what it must and no more.
+
+What can be started again is (`actors.restarting`), while the run goes on without it; else a dead ingest costs its stream, and
+any other dead stage the run.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors.plan import RunPlan
+from actors.restarting import Restarted, Restarter
+from actors.staging import StageActors
+from actors.wiring import encoder_stages
 from pipeline.messages import Announcement, AnnouncementKind, Decision, Header
 from pipeline.stages.sink import RunSummary, StageReport
 
@@ -29,13 +36,17 @@ class Supervisor:
     def __init__(
         self,
         plan: RunPlan,
-        actors: dict[str, Any],
+        stages: StageActors,
         stop: threading.Event,
         on_decisions: Callable[[list[Decision]], None] | None,
     ) -> None:
-        self._plan, self._actors, self._stop, self._on_decisions = plan, actors, stop, on_decisions
-        self._waiting = {actor.wait.remote(): stage for stage, actor in actors.items() if stage != "sink"}
+        self._plan, self._stages, self._stop, self._on_decisions = plan, stages, stop, on_decisions
+        self._actors = stages.actors
+        self._waiting = {actor.wait.remote(): stage for stage, actor in self._actors.items() if stage != "sink"}
         self._reports: dict[str, StageReport] = {}
+        self._restarter = Restarter(stages.reopen, stop)
+        self._mended: list[StageReport] = []
+        """Of stages that died and serve again."""
         self._stopped_at: float | None = None
 
     def watch(self, origin_ns: int) -> RunSummary:
@@ -50,6 +61,8 @@ class Supervisor:
                     taking = self._actors["sink"].take.remote(CONSOLE_S)
                 else:
                     self._note_end(reference)
+            for restarted in self._restarter.done():
+                self._note_restart(restarted)
             if end_ns is not None and time.monotonic_ns() >= end_ns:
                 self._stop.set()
             if self._stop.is_set() and self._stopped_at is None:
@@ -70,18 +83,35 @@ class Supervisor:
             self._reports[stage] = ray.get(reference)
         except RayError as error:
             reason = " ".join(str(error).split()[-40:])
-            if stage not in self._plan.sources:
-                raise StageDied(f"stage {stage} died, and there are no decisions without it: {reason}") from error
-            self._reports[stage] = StageReport(stage=stage, failures=(f"{stage}: its actor died: {reason}",))
-            self._lose(stage)
+            can_go_on = self._stopped_at is None and not self._stop.is_set() and self._stages.can_reopen(stage)
+            if not (can_go_on and self._restarter.begin(stage)):
+                self._give_up(stage, reason)
 
-    def _lose(self, stream: str) -> None:
-        """An ingest actor is gone: that costs its stream only."""
+    def _give_up(self, stage: str, reason: str) -> None:
+        if stage not in self._plan.sources:
+            raise StageDied(f"stage {stage} died, and there are no decisions without it: {reason}")
+        self._reports[stage] = StageReport(stage=stage, failures=(f"{stage}: its actor died: {reason}",))
+        self._tell_fusion(stage, AnnouncementKind.LOST)
+
+    def _note_restart(self, restarted: Restarted) -> None:
+        stage, reopened = restarted.stage, restarted.reopened
+        if reopened is None:
+            if not self._restarter.begin(stage):
+                self._give_up(stage, f"it could not be started again: {restarted.failure}")
+            return
+        told = f"{stage}: its actor died, and was started again; {restarted.took_s:.1f} s without it"
+        self._mended.append(StageReport(stage=stage, failures=(told,), sent=reopened.recorded))
+        self._waiting[reopened.actor.wait.remote()] = stage
+        for stream in encoder_stages(self._plan).get(stage, ()):
+            self._tell_fusion(stream, AnnouncementKind.VOID)  # its encoder's windows begin anew
+
+    def _tell_fusion(self, stream: str, kind: AnnouncementKind) -> None:
+        """Of a stream whose own actor or encoder cannot speak for itself."""
         if self._plan.decides and not self._plan.is_replay:
             now_ns = time.monotonic_ns()
             header = Header(stream=stream, seq=-1, capture_ns=now_ns, receive_ns=now_ns)
-            announcement = Announcement(header=header, kind=AnnouncementKind.LOST, watermark_ns=now_ns)
-            self._actors["fusion"].lose.remote(announcement)
+            watermark_ns = now_ns if kind is AnnouncementKind.LOST else 0
+            self._actors["fusion"].hear.remote(Announcement(header=header, kind=kind, watermark_ns=watermark_ns))
 
     def _end_sources(self) -> None:
         self._stopped_at = time.monotonic()
@@ -96,11 +126,15 @@ class Supervisor:
         for reference in ended:
             self._note_end(reference)
         silent = [stage for stage in self._waiting.values()]
-        reports = [*self._reports.values(), *(StageReport(stage=s, failures=(f"{s}: did not end in time",)) for s in silent)]
+        reports = [
+            *self._mended,
+            *self._reports.values(),
+            *(StageReport(stage=s, failures=(f"{s}: did not end in time",)) for s in silent),
+        ]
         decisions = self._reports["fusion"].sent if "fusion" in self._reports else None
         recordings = None
         if self._plan.record is not None and all(s in self._reports for s in self._plan.sources):
-            recordings = sum(self._reports[s].sent for s in self._plan.sources)
+            recordings = sum(r.sent for r in (*self._mended, *self._reports.values()) if r.stage in self._plan.sources)
         summary: RunSummary = ray.get(self._actors["sink"].finish.remote(decisions, recordings, reports, STOP_S))
         self._show(ray.get(taking))
         self._show(ray.get(self._actors["sink"].take.remote(0.0)))

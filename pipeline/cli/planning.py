@@ -161,7 +161,7 @@ def _defaults(scenario: Scenario, folder: Path, given: bool) -> dict[str, Source
 
 def _probe(spec: SourceSpec) -> StreamInfo | None:
     """Open and close the source. Devices and sockets are left to the actor that will own them."""
-    if _is_live(spec):
+    if spec.is_live:
         return None
     with open_source(spec) as source:
         return source.info
@@ -182,13 +182,9 @@ def _is_elsewhere(stream: str, spec: SourceSpec, scenario: Scenario) -> bool:
     return stream in scenario.runtime.place and not Path(spec.target).exists()
 
 
-def _is_live(spec: SourceSpec) -> bool:
-    return spec.scheme.endswith("-device") or spec.scheme.startswith("udp-")
-
-
 def started_together(specs: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
     """Nothing is captured before a run begins: a recording moved to before its start moves the other recordings later instead."""
-    recordings = {stream: spec for stream, spec in specs.items() if not _is_live(spec)}
+    recordings = {stream: spec for stream, spec in specs.items() if not spec.is_live}
     earliest_ns = min((spec.offset_ns for spec in recordings.values()), default=0)
     if earliest_ns >= 0:
         return specs
@@ -197,4 +193,4 @@ def started_together(specs: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
 
 def _duration_ns(specs: dict[str, SourceSpec]) -> int | None:
     spec = next(iter(specs.values()), None)
-    return None if spec is None or spec.loop_period_ns or _is_live(spec) else duration_of(spec)
+    return None if spec is None or spec.loop_period_ns or spec.is_live else duration_of(spec)

@@ -117,6 +117,11 @@ class SourceSpec:
     loop_period_ns: int = 0
     options: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a device or a socket, which says itself when it captured; else it is a recording."""
+        return self.scheme.endswith("-device") or self.scheme.startswith("udp-")
+
 
 class Source(Protocol):
     """One stream's packets. A context manager: entering opens and checks, leaving frees the device or file."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from actors import restarting
 from actors.deploy import RUNS, RayRun, start_ray
 from actors.inline import run_inline
+from actors.supervisor import StageDied
 from pipeline.cli.planning import plan_live, plan_replay
-from pipeline.messages import Availability, Decision
+from pipeline.messages import Admitted, Availability, Decision
 from pipeline.stages.sink import RunSummary
 
 pytestmark = pytest.mark.ray
@@ -113,3 +117,101 @@ def test_a_live_run_whose_encoder_stood_still_is_replayed_as_it_happened(short_l
     again = run_inline(plan_replay(log, [], "max", as_it_happened=True).plan)
     assert (again.sha256, again.overruns) == (live.sha256, live.overruns)
     assert run_inline(plan_replay(log, [], "max").plan).sha256 != live.sha256
+
+
+def when_there_are(count: int, act: Callable[[], None]) -> Callable[[list[Decision]], None]:
+    """Call ``act`` once, when so many decisions have been made."""
+    seen = [0]
+
+    def on_decisions(decisions: list[Decision]) -> None:
+        before, seen[0] = seen[0], seen[0] + len(decisions)
+        if before < count <= seen[0]:
+            act()
+
+    return on_decisions
+
+
+def by_stream(decision: Decision) -> dict[str, Admitted]:
+    assert decision.receipt is not None
+    return {a.stream: a for a in decision.receipt.admitted}
+
+
+def test_a_killed_encoder_is_started_again_while_decisions_go_on(short_log: Path, tmp_path: Path) -> None:
+    log = tmp_path / "restarted.mcap"
+    sources = [f"{stream}=log:{short_log}?loop=true" for stream in ("camera", "microphone", "telemetry", "text")]
+    first: dict[str, int] = {}
+
+    def kill() -> None:
+        first.update(run.pids)
+        os.kill(run.pids["encoder"], signal.SIGKILL)
+
+    taken: list[Decision] = []
+    killing = when_there_are(30, kill)
+
+    def on_decisions(decisions: list[Decision]) -> None:
+        taken.extend(decisions)
+        killing(decisions)
+
+    run = RayRun(plan_live("driving", sources, [], duration="14s", record=log).plan, on_decisions=on_decisions)
+    summary = run.run()
+    assert run.pids["encoder"] != first["encoder"] and run.pids["camera"] == first["camera"]
+    gaps_ns = [b.reference_ns - a.reference_ns for a, b in pairwise(taken)]
+    assert max(gaps_ns) < 100_000_000  # one a frame, all the time
+    present = [{s for s, a in by_stream(d).items() if a.availability is Availability.PRESENT} for d in taken]
+    blind = [number for number, streams in enumerate(present) if "camera" not in streams]
+    assert len(blind) > 5
+    assert any(streams >= {"camera", "microphone", "telemetry"} for streams in present[blind[-1] :])
+    assert [f for f in summary.failures if "encoder" in f and "started again" in f] == list(summary.failures)
+    assert not summary.clean
+    assert run_inline(plan_replay(log, [], "max", as_it_happened=True).plan).sha256 == summary.sha256
+    assert nothing_is_left()
+
+
+def test_the_killed_ingest_of_a_socket_is_started_again_as_another_epoch(short_log: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    over = threading.Event()
+
+    def drive() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bus:
+            while not over.wait(0.02):
+                bus.sendto(b'{"speed_mps": 12.0, "brake": 0}\n', ("127.0.0.1", port))
+
+    taken: list[Decision] = []
+    killing = when_there_are(60, lambda: os.kill(run.pids["telemetry"], signal.SIGKILL))
+
+    def on_decisions(decisions: list[Decision]) -> None:
+        taken.extend(decisions)
+        killing(decisions)
+
+    sources = [f"camera=log:{short_log}?loop=true", f"telemetry=udp:{port}"]
+    run = RayRun(plan_live("driving", sources, [], duration="14s").plan, on_decisions=on_decisions)
+    threading.Thread(target=drive, daemon=True).start()
+    try:
+        summary = run.run()
+    finally:
+        over.set()
+    found = [by_stream(d)["telemetry"] for d in taken]
+    assert {a.epoch for a in found if a.availability is Availability.PRESENT} == {0, 1}
+    assert any(a.availability is Availability.MISSING or a.availability is Availability.STALE for a in found[60:])
+    assert found[-1].availability is Availability.PRESENT
+    assert ["telemetry: its actor died, and was started again" in f for f in summary.failures] == [True]
+
+
+def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_line(short_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarting, "BACKOFF_S", (0.0,))
+    sources = [f"{stream}=log:{short_log}?loop=true" for stream in ("camera", "microphone")]
+    killed: list[int] = []
+
+    def on_decisions(_decisions: list[Decision]) -> None:
+        pid = run.pids["encoder"]
+        if pid not in killed:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    run = RayRun(plan_live("driving", sources, [], duration="30s").plan, on_decisions=on_decisions)
+    with pytest.raises(StageDied, match="stage encoder died, and there are no decisions without it"):
+        run.run()
+    assert len(killed) == 2
+    assert nothing_is_left()
