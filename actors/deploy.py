@@ -41,7 +41,9 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class RayRun:
-    """One run on Ray. ``stop`` ends it in order; ``run`` returns its summary."""
+    """One run on Ray. ``stop`` ends it in order; ``run`` returns its summary. ``on_notice`` is told of stages that die or
+    serve again.
+    """
 
     def __init__(
         self,
@@ -49,8 +51,9 @@ class RayRun:
         *,
         on_decisions: Callable[[list[Decision]], None] | None = None,
         on_start: Callable[[int, dict[str, StreamInfo]], None] | None = None,
+        on_notice: Callable[[str], None] = lambda notice: None,
     ) -> None:
-        self._plan, self._on_decisions, self._on_start = plan, on_decisions, on_start
+        self._plan, self._on_decisions, self._on_start, self._on_notice = plan, on_decisions, on_start, on_notice
         self._stop = threading.Event()
         run_id = f"c{os.getpid()}x{uuid.uuid4().hex[:6]}"
         self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
@@ -89,7 +92,7 @@ class RayRun:
             self._clocks.start()
             if self._on_start is not None:
                 self._on_start(origin_ns, infos)
-            supervisor = Supervisor(self._plan, self._stages, self._stop, self._on_decisions)
+            supervisor = Supervisor(self._plan, self._stages, self._stop, self._on_decisions, self._on_notice)
             summary = supervisor.watch(origin_ns)
             return replace(summary, failures=(*summary.failures, *self._clocks.failures))
         finally:

@@ -39,8 +39,10 @@ class Supervisor:
         stages: StageActors,
         stop: threading.Event,
         on_decisions: Callable[[list[Decision]], None] | None,
+        on_notice: Callable[[str], None] = lambda notice: None,
     ) -> None:
-        self._plan, self._stages, self._stop, self._on_decisions = plan, stages, stop, on_decisions
+        self._plan, self._stages, self._stop = plan, stages, stop
+        self._on_decisions, self._on_notice = on_decisions, on_notice
         self._actors = stages.actors
         self._waiting = {actor.wait.remote(): stage for stage, actor in self._actors.items() if stage != "sink"}
         self._reports: dict[str, StageReport] = {}
@@ -84,13 +86,17 @@ class Supervisor:
         except RayError as error:
             reason = " ".join(str(error).split()[-40:])
             can_go_on = self._stopped_at is None and not self._stop.is_set() and self._stages.can_reopen(stage)
-            if not (can_go_on and self._restarter.begin(stage)):
+            if can_go_on and self._restarter.begin(stage):
+                self._on_notice(f"{stage}: its actor died, and is being started again")
+            else:
                 self._give_up(stage, reason)
 
     def _give_up(self, stage: str, reason: str) -> None:
         if stage not in self._plan.sources:
             raise StageDied(f"stage {stage} died, and there are no decisions without it: {reason}")
-        self._reports[stage] = StageReport(stage=stage, failures=(f"{stage}: its actor died: {reason}",))
+        told = f"{stage}: its actor died: {reason}"
+        self._on_notice(told)
+        self._reports[stage] = StageReport(stage=stage, failures=(told,))
         self._tell_fusion(stage, AnnouncementKind.LOST)
 
     def _note_restart(self, restarted: Restarted) -> None:
@@ -100,6 +106,7 @@ class Supervisor:
                 self._give_up(stage, f"it could not be started again: {restarted.failure}")
             return
         told = f"{stage}: its actor died, and was started again; {restarted.took_s:.1f} s without it"
+        self._on_notice(told)
         self._mended.append(StageReport(stage=stage, failures=(told,), sent=reopened.recorded))
         self._waiting[reopened.actor.wait.remote()] = stage
         for stream in encoder_stages(self._plan).get(stage, ()):

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import Any, Protocol, TextIO
 
 from rich.markup import escape
 
@@ -40,12 +40,16 @@ class _Played:
 def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     """Run the plan to its end or to Ctrl-C, and print what it decided."""
     out = errors if json_lines else console
-    plan = planned.plan
+    plan, stdout = planned.plan, sys.stdout
     live = not plan.is_replay
+
+    def note(text: str) -> None:
+        out.print(f"[yellow]note:[/yellow] {escape(text)}")
+
     if not inline:
         _check_shared_memory(planned)
     for notice in plan.notices:
-        out.print(f"[yellow]note:[/yellow] {escape(notice)}")
+        note(notice)
     with errors.status("preparing engines") as status:
         prepare_engines(plan, lambda stage: status.update(f"preparing {stage}"))
     played = _Played()
@@ -56,16 +60,18 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
 
     def show(decisions: list[Decision]) -> None:
         if json_lines:
-            _write_lines(decisions, run)
+            _write_lines(decisions, stdout, run)
         if view is not None:
             view.add(decisions, played.origin_ns)
 
     def began(origin_ns: int, _infos: dict[str, StreamInfo]) -> None:
         played.origin_ns = origin_ns
 
-    run = _make_run(planned, inline=inline, show=show, began=began)
+    run = _make_run(planned, inline=inline, show=show, began=began, note=note)
     started = time.monotonic()
-    with _stopping_on_signals(run), view if view is not None else nullcontext():
+    # Ray prints what it has to say of a dead process to stdout, among the lines of JSON
+    elsewhere = redirect_stdout(sys.stderr) if json_lines else nullcontext()
+    with elsewhere, _stopping_on_signals(run), view if view is not None else nullcontext():
         summary = _finish(run)
     took_s = time.monotonic() - started
     comparison = _comparison(planned, summary, played.origin_ns) if plan.decides else None
@@ -82,24 +88,31 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     out.print(summary.closing_line(), soft_wrap=True)
 
 
-def _write_lines(decisions: list[Decision], run: _Run) -> None:
+def _write_lines(decisions: list[Decision], to: TextIO, run: _Run) -> None:
     """One JSON line a decision. A reader that has gone (``| head``) ends the run in order."""
     try:
-        sys.stdout.write("".join(decision_to_json(d) + "\n" for d in decisions))
-        sys.stdout.flush()
+        to.write("".join(decision_to_json(d) + "\n" for d in decisions))
+        to.flush()
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())  # for the rest of the process, whose end flushes it once more
         run.stop()
 
 
-def _make_run(planned: Planned, *, inline: bool, show: Callable[[list[Decision]], None], began: Callable[..., None]) -> _Run:
+def _make_run(
+    planned: Planned,
+    *,
+    inline: bool,
+    show: Callable[[list[Decision]], None],
+    began: Callable[..., None],
+    note: Callable[[str], None],
+) -> _Run:
     if inline:
         from actors.inline import InlineRun
 
         return InlineRun(planned.plan, on_decisions=show, on_start=began)
     from actors.deploy import RayRun
 
-    return RayRun(planned.plan, on_decisions=show, on_start=began)
+    return RayRun(planned.plan, on_decisions=show, on_start=began, on_notice=note)
 
 
 def _check_shared_memory(planned: Planned) -> None:

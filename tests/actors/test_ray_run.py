@@ -152,7 +152,9 @@ def test_a_killed_encoder_is_started_again_while_decisions_go_on(short_log: Path
         taken.extend(decisions)
         killing(decisions)
 
-    run = RayRun(plan_live("driving", sources, [], duration="14s", record=log).plan, on_decisions=on_decisions)
+    notices: list[str] = []
+    plan = plan_live("driving", sources, [], duration="14s", record=log).plan
+    run = RayRun(plan, on_decisions=on_decisions, on_notice=notices.append)
     summary = run.run()
     assert run.pids["encoder"] != first["encoder"] and run.pids["camera"] == first["camera"]
     gaps_ns = [b.reference_ns - a.reference_ns for a, b in pairwise(taken)]
@@ -162,6 +164,7 @@ def test_a_killed_encoder_is_started_again_while_decisions_go_on(short_log: Path
     assert len(blind) > 5
     assert any(streams >= {"camera", "microphone", "telemetry"} for streams in present[blind[-1] :])
     assert [f for f in summary.failures if "encoder" in f and "started again" in f] == list(summary.failures)
+    assert ["is being started again" in n for n in notices] == [True, False] and notices[1:] == list(summary.failures)
     assert not summary.clean
     assert run_inline(plan_replay(log, [], "max", as_it_happened=True).plan).sha256 == summary.sha256
     assert nothing_is_left()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,24 @@ def test_json_gives_a_decision_with_its_receipt_a_line_and_nothing_else_on_stdou
         assert set(decision["receipt"]["engines"]) == {"camera", "microphone", "telemetry", "text", "fusion"}
     seqs = [d["seq"] for d in decisions]
     assert seqs == sorted(set(seqs))
+
+
+@pytest.mark.ray
+def test_json_stays_json_while_a_stage_dies_and_is_started_again(tmp_path: Path) -> None:
+    """Ray prints a paragraph of its own to stdout when a process dies."""
+    command = [*CHIASM, "run", "driving", "--json", "--for", "8s"]
+    with (tmp_path / "stderr").open("w+", encoding="utf-8") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=ENV) as run:
+            assert run.stdout is not None
+            lines = [run.stdout.readline() for _ in range(20)]
+            (encoder,) = [p for p in psutil.Process(run.pid).children(recursive=True) if "ray::Encoder" in " ".join(p.cmdline())]
+            encoder.kill()
+            lines += run.stdout.readlines()
+        errors.seek(0)
+        told = " ".join(errors.read().split())
+    assert run.returncode == 0
+    assert len([json.loads(line) for line in lines]) > 100
+    assert "encoder: its actor died, and was started again" in told
 
 
 def test_a_log_replays_to_the_same_hash_every_time_and_to_the_live_one_if_that_was_clean(recorded: Recorded) -> None:
