@@ -38,7 +38,8 @@ def run(
     engine: Engine = None,
     set_: Set = None,
     sink: Annotated[
-        list[str] | None, typer.Option("--sink", help="Send decisions as JSON lines, e.g. udp:127.0.0.1:9000.")
+        list[str] | None,
+        typer.Option("--sink", help="Send decisions as JSON, e.g. udp:127.0.0.1:9000 or mqtt:127.0.0.1:1883/TOPIC."),
     ] = None,
     json_lines: Json = False,
 ) -> None:

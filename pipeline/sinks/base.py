@@ -26,10 +26,14 @@ class DecisionSink(Protocol):
 
 
 def open_sink(uri: str) -> DecisionSink:
-    """The sink of a URI (``udp:HOST:PORT``). Raises SinkError for one that is not known or malformed."""
+    """The sink of a URI (``udp:HOST:PORT``, ``mqtt:HOST:PORT/TOPIC``). Raises SinkError for one that is unknown or malformed."""
     scheme, _, target = uri.partition(":")
     if scheme == "udp":
         from pipeline.sinks.udp import UdpSink
 
         return UdpSink(target)
-    raise SinkError(f"--sink {uri}: unknown kind {scheme!r}; use udp:HOST:PORT")
+    if scheme == "mqtt":
+        from pipeline.sinks.mqtt import MqttSink
+
+        return MqttSink(target)
+    raise SinkError(f"--sink {uri}: unknown kind {scheme!r}; use udp:HOST:PORT or mqtt:HOST:PORT/TOPIC")

@@ -28,7 +28,7 @@ LONGER = {"pipeline/links/shared_memory.py": 480}
 OPTIONAL = (
     "ray", "torch", "av", "cv2", "iceoryx2", "sounddevice", "panda3d", "direct", "mcap", "mcap_protobuf",
     "foxglove_schemas_protobuf", "onnx", "onnxruntime", "wfdb", "neurokit2", "sklearn", "matplotlib",
-    "openvino", "tensorrt", "pycuda", "cuda",
+    "openvino", "tensorrt", "pycuda", "cuda", "paho",
 )  # fmt: skip
 """What `import pipeline` must work without."""
 
@@ -79,6 +79,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mcap": ("pipeline/logs/",),
     "mcap_protobuf": ("pipeline/logs/",),
     "foxglove_schemas_protobuf": ("pipeline/logs/",),
+    "paho": ("pipeline/sinks/mqtt.py",),
     "hdrh": ("pipeline/latency/",),
     "wfdb": ("pipeline/formats/", *DOCTOR),
     "neurokit2": ("pipeline/scenarios/", *DOCTOR),
