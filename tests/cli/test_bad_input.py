@@ -203,9 +203,17 @@ def test_recording_into_a_folder_that_is_missing_is_refused(tmp_path: Path) -> N
     refused(*run_inline("--record", tmp_path / "no" / "log.mcap"), says=("no", "does not exist"))
 
 
-@pytest.mark.parametrize("sink", ["mqtt:here", "udp:127.0.0.1:0", "udp:"])
-def test_a_sink_that_cannot_be_is_refused(sink: str, tmp_path: Path) -> None:
-    refused(*run_inline("--sink", sink, "--record", tmp_path / "new.mcap"), says=("--sink", sink, "udp:HOST:PORT"))
+@pytest.mark.parametrize(
+    ("sink", "fix"),
+    [
+        ("kafka:here", "udp:HOST:PORT or mqtt:HOST:PORT/TOPIC"),
+        ("udp:127.0.0.1:0", "udp:HOST:PORT"),
+        ("udp:", "udp:HOST:PORT"),
+        ("mqtt:here", "mqtt:HOST:PORT/TOPIC"),
+    ],
+)
+def test_a_sink_that_cannot_be_is_refused(sink: str, fix: str, tmp_path: Path) -> None:
+    refused(*run_inline("--sink", sink, "--record", tmp_path / "new.mcap"), says=("--sink", sink, fix))
     assert list(tmp_path.iterdir()) == []
 
 
