@@ -83,7 +83,8 @@ def cache_tokens(
             finished.result()
             for _, job, _ in pending[finished]:
                 on_run(job.duration_s)
-    whole = joined([load_token_set(parts / f"{place}") for place, _, _ in runs])
+    # read, not mapped: with some 27 files a run, a thousand runs would be more files than a process may hold open
+    whole = joined([load_token_set(parts / f"{place}", mapped=False) for place, _, _ in runs])
     whole.save(folder)
     shutil.rmtree(parts)
     return load_token_set(folder)

@@ -98,12 +98,12 @@ class TokenSet:
 _GROUPS = ("tokens", "low_level", "labels", "scored", "percepts")
 
 
-def load_token_set(folder: Path) -> TokenSet:
-    """Open a set that `TokenSet.save` wrote; arrays are memory mapped, read-only."""
+def load_token_set(folder: Path, *, mapped: bool = True) -> TokenSet:
+    """Open a set that `TokenSet.save` wrote; arrays are memory mapped, read-only, or else read (each map holds a file open)."""
     about = json.loads((folder / "set.json").read_text(encoding="utf-8"))
 
     def opened(name: str) -> Array:
-        array: Array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        array: Array = np.load(folder / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
         return array
 
     def group(name: str) -> dict[str, Array]:
