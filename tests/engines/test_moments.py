@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,18 @@ def test_noise_at_zero_decibels_changes_the_sound_alone(engines: dict) -> None:
         noisy = tokens_of_run(world, engines, CacheJob(**{**_fields(job), "corruption": Corruption(snr_db=0.0)}), 3)
     assert np.array_equal(clean.tokens["camera"], noisy.tokens["camera"])
     assert not np.array_equal(clean.tokens["microphone"][20:], noisy.tokens["microphone"][20:])
+
+
+def test_more_runs_are_cached_than_files_may_be_open(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd"))
+    job = CacheJob(seeds=tuple(range(400, 412)), duration_s=6.0, tick_s=0.5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 150, hard))  # 12 runs lie in over 250 files
+    try:
+        cached = cache_tokens(DrivingWorld, WEIGHTS / "driving", [job], tmp_path / "many", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert cached.seeds == job.seeds
 
 
 def test_caching_is_the_same_for_any_number_of_processes_and_goes_on_where_it_stopped(engines: dict, tmp_path: Path) -> None:
