@@ -33,11 +33,11 @@ from pipeline.stages.memory import FusionMemory
 if TYPE_CHECKING:
     from engines.training.token_set import TokenSet
 
-TITLE = "Decisions in int8 against fp32, on simulated runs that nothing else ever saw"
+TITLE = "Decisions in int8 against fp32, on simulated runs that nothing was trained or calibrated on"
 SCENARIOS = ("driving", "patient")
 PRECISION = EngineChoice(backend="ort", precision="int8")
-SEEDS, QUICK_SEEDS = tuple(range(1872, 1942)), (1800, 1801)
-"""No plan of training, calibration or evaluation holds them. Those from 1800 to 1871 chose the recipe."""
+SEEDS, QUICK_SEEDS = tuple(range(6500, 6570)), (1800, 1801)
+"""No plan of training, calibration or evaluation holds the first. Those from 1800 to 1871 chose the recipe."""
 RUN_S, TICK_S = 60.0, 0.2
 PROCESSES = 2
 JUDGED_FROM = 200
