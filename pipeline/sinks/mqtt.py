@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any, Self
 
 from pipeline.decision_json import decision_to_json
@@ -53,7 +54,7 @@ class MqttSink:
 
     def __exit__(self, *exc: object) -> None:
         last = self._client.publish(self._status, "offline", retain=True)  # behind all decisions
-        if not last.rc:
+        with suppress(RuntimeError):  # no connection, or lost meanwhile
             last.wait_for_publish(ANSWER_S)
         self._client.disconnect()
         self._client.loop_stop()

@@ -143,6 +143,16 @@ def test_a_broker_that_dies_costs_what_it_missed_and_gets_the_rest(broker: Broke
         assert ward.status[-1] == "online"
 
 
+def test_a_run_ends_in_order_although_its_broker_is_gone(broker: Broker) -> None:
+    with open_sink(broker.uri) as sink:
+        sink.send(decision(0))
+        broker.kill()
+    broker.start()
+    with open_sink(broker.uri) as sink:
+        broker.kill()
+        until(lambda: not sink._client.is_connected())  # type: ignore[attr-defined]
+
+
 def test_a_broker_that_takes_nothing_more_costs_decisions_and_never_holds_them_up() -> None:
     """It lets the client in, then reads no further."""
     with socket.socket() as listening:
