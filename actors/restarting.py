@@ -28,7 +28,8 @@ class Restarted:
     """How a restart ended: with a new actor, or with the reason why there is none."""
 
     stage: str
-    took_s: float
+    away_s: float
+    """Since the stage died, over all attempts."""
     reopened: Reopened | None = None
     failure: str = ""
 
@@ -54,13 +55,16 @@ class Restarter:
     def __init__(self, reopen: Callable[[str], Reopened], stopping: threading.Event) -> None:
         self._reopen, self._stopping = reopen, stopping
         self._budget = RestartBudget()
+        self._died_s: dict[str, float] = {}
         self._done: SimpleQueue[Restarted] = SimpleQueue()
 
     def begin(self, stage: str) -> bool:
         """Start it again in the background; False when it has died too often."""
-        wait_s = self._budget.wait_s(stage, time.monotonic())
+        now_s = time.monotonic()
+        wait_s = self._budget.wait_s(stage, now_s)
         if wait_s is None:
             return False
+        self._died_s.setdefault(stage, now_s)
         threading.Thread(target=self._run, args=(stage, wait_s), name=f"restart {stage}", daemon=True).start()
         return True
 
@@ -74,11 +78,14 @@ class Restarter:
                 return ended
 
     def _run(self, stage: str, wait_s: float) -> None:
-        begun = time.monotonic()
         if self._stopping.wait(wait_s):
             return
+        reopened, failure = None, ""
         try:
-            reopened, failure = self._reopen(stage), ""
+            reopened = self._reopen(stage)
         except Exception as error:  # a thread's edge: the supervisor says it
-            reopened, failure = None, " ".join(str(error).split())
-        self._done.put(Restarted(stage=stage, took_s=time.monotonic() - begun, reopened=reopened, failure=failure))
+            failure = " ".join(str(error).split())
+        away_s = time.monotonic() - self._died_s[stage]
+        if reopened is not None:
+            del self._died_s[stage]
+        self._done.put(Restarted(stage=stage, away_s=away_s, reopened=reopened, failure=failure))

@@ -27,6 +27,7 @@ from pipeline.links.in_process import InProcessInbox
 from pipeline.links.shared_memory import SharedMemoryNode
 from pipeline.links.unpacking import from_bytes
 from pipeline.messages import Message
+from pipeline.recorded_admission import NotReproducible
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import StageReport
 
@@ -67,7 +68,7 @@ class StageActor:
         self._resources = ExitStack()
         self._node: SharedMemoryNode | None = None
         self._thread: threading.Thread | None = None
-        self._failure: str | None = None
+        self._failure: Exception | None = None
 
     # -- to be filled in ----------------------------------------------------------------------------------------
 
@@ -142,11 +143,11 @@ class StageActor:
         self.interrupt()
 
     def wait(self) -> StageReport:
-        """Block until the loop has ended; what it lost. Raises RuntimeError with the loop's own error if it failed."""
+        """Block until the loop has ended; what it lost. Raises what a user can mend as it is, else RuntimeError."""
         assert self._thread is not None
         self._thread.join()
         if self._failure is not None:
-            raise RuntimeError(f"stage {self.stage} failed: {self._failure}")
+            raise self._failure
         return self.report()
 
     def close(self) -> None:
@@ -186,8 +187,10 @@ class StageActor:
             for outlet in self.outlets.values():
                 if isinstance(outlet, RayOutlet):
                     outlet.settle(0.5)
+        except NotReproducible as error:
+            self._failure = error
         except Exception:  # an actor's edge: the driver gets it from `wait`
-            self._failure = traceback.format_exc().strip()
+            self._failure = RuntimeError(f"stage {self.stage} failed: {traceback.format_exc().strip()}")
 
 
 def _stream_of(edge: str) -> str:

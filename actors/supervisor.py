@@ -19,6 +19,7 @@ from actors.restarting import Restarted, Restarter
 from actors.staging import StageActors
 from actors.wiring import encoder_stages
 from pipeline.messages import Announcement, AnnouncementKind, Decision, Header
+from pipeline.recorded_admission import NotReproducible
 from pipeline.stages.sink import RunSummary, StageReport
 
 CONSOLE_S = 0.2
@@ -84,6 +85,8 @@ class Supervisor:
         try:
             self._reports[stage] = ray.get(reference)
         except RayError as error:
+            if isinstance(cause := getattr(error, "cause", None), NotReproducible):
+                raise cause from None
             reason = " ".join(str(error).split()[-40:])
             can_go_on = self._stopped_at is None and not self._stop.is_set() and self._stages.can_reopen(stage)
             if can_go_on and self._restarter.begin(stage):
@@ -105,7 +108,7 @@ class Supervisor:
             if not self._restarter.begin(stage):
                 self._give_up(stage, f"it could not be started again: {restarted.failure}")
             return
-        told = f"{stage}: its actor died, and was started again; {restarted.took_s:.1f} s without it"
+        told = f"{stage}: its actor died, and was started again {restarted.away_s:.1f} s later"
         self._on_notice(told)
         self._mended.append(StageReport(stage=stage, failures=(told,), sent=reopened.recorded))
         self._waiting[reopened.actor.wait.remote()] = stage

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.markup import escape
 
+from actors.plan import RunPlan
 from actors.serving import prepare_engines
 from actors.wiring import edges_of
 from pipeline.cli.errors import RunFailed
@@ -80,11 +81,12 @@ def play(planned: Planned, *, inline: bool, json_lines: bool = False) -> None:
     if not live:
         speed = f"{span_s / took_s:.1f}x real time, start and end of the processes included"
         out.print(f"{span_s:.1f} s of log in {took_s:.1f} s: {speed}")
-        _say_where_it_was_cut(planned, out)
-        _say_whether_it_is_the_same(planned, summary, out)
+        assert plan.replay_log is not None
+        log = LogReader(plan.replay_log)
+        _say_where_it_was_cut(log, out)
+        _say_whether_it_is_the_same(log, plan, summary, out)
     if plan.record is not None:
-        replays = "replays bit for bit" if summary.clean else "was not clean: replay it with --as-it-happened"
-        out.print(f"log: {plan.record} ({replays})" if plan.decides else f"log: {plan.record}")
+        out.print(f"log: {plan.record} ({_how_it_replays(summary)})" if plan.decides else f"log: {plan.record}")
     out.print(summary.closing_line(), soft_wrap=True)
 
 
@@ -159,9 +161,13 @@ def _comparison(planned: Planned, summary: RunSummary, origin_ns: int) -> TruthC
     return compare_with_truth(summary.timeline, origin_ns, log.truth(), log.origin_ns, labels, scenario.policy.action_head)
 
 
-def _say_where_it_was_cut(planned: Planned, out: Any) -> None:
-    assert planned.plan.replay_log is not None
-    log = LogReader(planned.plan.replay_log)
+def _how_it_replays(summary: RunSummary) -> str:
+    if summary.clean:
+        return "replays bit for bit"
+    return "engines changed over: a replay will differ" if summary.swaps else "was not clean: replay it with --as-it-happened"
+
+
+def _say_where_it_was_cut(log: LogReader, out: Any) -> None:
     if log.end is None:
         for _ in log.recordings():
             pass
@@ -169,18 +175,18 @@ def _say_where_it_was_cut(planned: Planned, out: Any) -> None:
         out.print(f"[yellow]note:[/yellow] the log ends without its closing record: {where}")
 
 
-def _say_whether_it_is_the_same(planned: Planned, summary: RunSummary, out: Any) -> None:
+def _say_whether_it_is_the_same(log: LogReader, plan: RunPlan, summary: RunSummary, out: Any) -> None:
     """Whether a whole replay made the recorded run's decisions; nothing of a log without any, or of a part of one."""
-    plan = planned.plan
-    assert plan.replay_log is not None
-    end = LogReader(plan.replay_log).end or {}
+    end = log.end or {}
     if "sha256" not in end or end.get("last_reference_ns") != str(summary.last_reference_ns):
         return
     if end["sha256"] == summary.sha256:
         out.print("the decisions of the recorded run, bit for bit")
         return
     why = "other engines, settings or processor"
-    if end.get("clean") != "true":
-        told = "it dropped, overran, skipped or changed engines; --as-it-happened admits what it admitted"
+    if end.get("swaps", "0") != "0":
+        why = "its engines changed over while it ran"
+    elif end.get("clean") != "true":
+        told = "it dropped, overran or skipped; --as-it-happened admits what it admitted"
         why = f"{why}, or telemetry just after a sample that its encoder never got" if plan.as_it_happened else told
     out.print(f"[yellow]note:[/yellow] not the decisions of the recorded run: {why}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from actors import restarting
 from actors.restarting import BACKOFF_S, FORGIVEN_S, Reopened, RestartBudget, Restarted, Restarter
 
 
@@ -47,10 +50,30 @@ def test_it_says_on_one_line_why_a_stage_cannot_be_started() -> None:
     assert found.reopened is None and found.failure == "no such device"
 
 
+def test_how_long_a_stage_was_away_counts_from_its_death_over_all_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(restarting.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(restarting, "BACKOFF_S", (0.0, 0.0))
+    attempts: list[str] = []
+
+    def second_time_lucky(stage: str) -> Reopened:
+        attempts.append(stage)
+        clock[0] += 3.0
+        if len(attempts) == 1:
+            raise OSError("still held")
+        return Reopened(actor="new")
+
+    restarter = Restarter(second_time_lucky, threading.Event())
+    found = []
+    for _ in range(2):
+        assert restarter.begin("telemetry")
+        found.append(ended(restarter))
+    assert [(one.reopened is None, one.away_s) for one in found] == [(True, 3.0), (False, 6.0)]
+
+
 def test_a_run_that_is_ending_starts_nothing_again() -> None:
     stopping, asked = threading.Event(), []
     stopping.set()
     restarter = Restarter(lambda stage: asked.append(stage) or Reopened(actor=None), stopping)
-    assert restarter.begin("encoder")
-    threading.Event().wait(0.1)
+    restarter._run("encoder", 60.0)  # what its thread does
     assert restarter.done() == [] and asked == []

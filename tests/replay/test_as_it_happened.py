@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from actors.engines import ServedEngine, reference_engine
-from actors.inline import InlineRun
+from actors.inline import InlineRun, run_inline
 from actors.plan import RunPlan
 from pipeline.cli.errors import UsageError
 from pipeline.cli.main import app
 from pipeline.cli.planning import plan_live, plan_replay
 from pipeline.logs.reader import LogReader
+from pipeline.recorded_admission import NotReproducible
 from pipeline.stages.sink import RunSummary
 
 STALL_S, EVERY = 0.13, 12
@@ -102,3 +103,34 @@ def test_a_log_without_decisions_has_nothing_to_go_by() -> None:
     log = plan_live("driving", [], []).plan.sources["camera"].target
     with pytest.raises(UsageError, match=r"holds no decisions.*leave out --as-it-happened"):
         plan_replay(Path(log), [], "max", as_it_happened=True)
+
+
+class Renamed:
+    """The camera's real engine, which after a second goes by another name, as after a change-over."""
+
+    def __init__(self, engine: ServedEngine) -> None:
+        self._engine, self.engine, self.notices = engine, engine.engine, engine.notices
+        self._calls = 0
+
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self._calls += 1
+        self.engine = "another" if self._calls > 20 else self._engine.engine
+        return self._engine.infer(inputs)
+
+
+@contextmanager
+def renamed_camera(plan: RunPlan, role: str) -> Iterator[ServedEngine]:
+    with reference_engine(plan, role) as engine:
+        yield Renamed(engine) if role == "camera" else engine
+
+
+@pytest.mark.ray
+def test_what_cannot_be_replayed_is_said_in_one_line_inline_and_on_ray(tmp_path: Path) -> None:
+    from actors.deploy import run
+
+    path = tmp_path / "changed.mcap"
+    assert InlineRun(plan_live("driving", [], [], record=path, duration="3s").plan, opening=renamed_camera).run().swaps == 1
+    plan = plan_replay(path, [], "max", as_it_happened=True).plan
+    for play in (run_inline, run):
+        with pytest.raises(NotReproducible, match=rf"^{path}: from decision \d+ on, other engines served \(camera\); [^\n]*$"):
+            play(plan)
