@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.lane import Lane, credit_gate, ingest_report, open_lane, quiet_samples, stop_when_set
-from actors.plan import RunPlan, load_manifests, role_of, window_spec
+from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
+from actors.plan import RunPlan
 from actors.stage import StageActor, Start
 from actors.wiring import RunIdentity, encoder_stage
 from pipeline.credit import CreditGate
-from pipeline.messages import Announcement, Progress, Sample
+from pipeline.messages import Progress, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
-from pipeline.windows import WindowGrid, WindowSpec
 
 
 class IngestActor(StageActor):
@@ -26,13 +24,10 @@ class IngestActor(StageActor):
         self._lane: Lane | None = None
         self._gate: CreditGate | None = None
         self._ingest: LiveIngest | ReplayIngest | None = None
-        self._window: WindowSpec | None = None
 
     def open_stage(self, resources: ExitStack) -> StreamInfo | None:
         """Open the source and the decoder."""
         self._lane = resources.enter_context(open_lane(self.plan, self.stage, self.clock))
-        if self.plan.decides:
-            self._window = window_spec(load_manifests(self.plan.scenario, self.plan.folder)[role_of(self.stage)][1])
         return self._lane.info
 
     def loop(self, start: Start) -> None:
@@ -44,19 +39,12 @@ class IngestActor(StageActor):
             threading.Thread(target=self._listen_for_credit, name=f"{stream} credit", daemon=True).start()
         decides, records = self.plan.decides, self.plan.record is not None
         ports = IngestPorts(
-            announce=self._announcer(start.origin_ns) if decides else _ignore,
+            announce=self.send_to(f"{stream}>fusion") if decides else _ignore,
             sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
             record=self.send_to(f"{stream}>sink") if records else None,
         )
         self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns, start.epoch)
         self._ingest.run(self.stopping)
-
-    def _announcer(self, origin_ns: int) -> Callable[[Announcement], None]:
-        """To fusion, which need not wake for a live sample whose tokens will wake it."""
-        outlet = self.outlets[f"{self.stage}>fusion"]
-        if self.plan.is_replay or self._window is None:
-            return outlet.send
-        return quiet_samples(outlet, WindowGrid(self._window, origin_ns))
 
     def interrupt(self) -> None:
         """Wake the source, the credit gate and the credit listener."""

@@ -18,7 +18,6 @@ from pipeline.sources.base import Source, StreamInfo
 from pipeline.sources.opening import open_source
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
 from pipeline.stages.sink import StageReport
-from pipeline.windows import WindowGrid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +79,11 @@ def open_lane(plan: RunPlan, stream: str, clock: Clock) -> Iterator[Lane]:
         yield Lane(plan=plan, info=info, reader=reader, source=source, log=log)
 
 
-def quiet_samples(outlet: Outlet, grid: WindowGrid | None = None) -> Callable[[Announcement], None]:
-    """Announce over an outlet without waking its receiver for samples that will wake it anyway: all, or those that complete a
-    window of this grid, whose tokens will.
-    """
+def quiet_samples(outlet: Outlet) -> Callable[[Announcement], None]:
+    """Announce over an outlet without waking its receiver for samples: they follow into the same inbox, and wake it."""
 
     def announce(announcement: Announcement) -> None:
-        is_sample = announcement.kind is AnnouncementKind.SAMPLE
-        outlet.send(announcement, wake=not (is_sample and (grid is None or grid.push(announcement.header))))
+        outlet.send(announcement, wake=announcement.kind is not AnnouncementKind.SAMPLE)
 
     return announce
 

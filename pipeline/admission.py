@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from pipeline.contract import Contract, StreamContract
 from pipeline.messages import FOREVER_NS, Admitted, Announcement, AnnouncementKind, Availability, Header, Tokens
-from pipeline.windows import WindowGrid
+from pipeline.settling import Settling
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class _Window:
     end_ns: int
     header: Header
     after_ns: int
-    """The stream had spoken up to here before: it is settled to there, and this window serves later reference times only."""
+    """The stream was settled up to here before (`Settling.to_ns`): this window serves later reference times only."""
     tokens: Tokens | None = None
     arrived_ns: int = 0
     lost: bool = False
@@ -79,15 +79,14 @@ class _Lane:
 
     def __init__(self, contract: StreamContract, origin_ns: int) -> None:
         self.contract = contract
-        self.grid = WindowGrid(contract.window, origin_ns)
+        self.settling = Settling(contract, origin_ns)
         self.windows: deque[_Window] = deque()
         self.early: dict[tuple[int, int], tuple[Tokens, int]] = {}
         self.alive: deque[tuple[int, int, int]] = deque()
-        """Capture and receive time of each word, and up to when the stream had spoken before it."""
+        """Capture and receive time of each word, and up to when the stream was settled before it."""
         self.epoch = -1
         self.seq = -1
         self.last_capture_ns = -(2**62)
-        self.spoken_to_ns = -(2**62)
         self.watermark_ns = -(2**62)
         self.heard_ns = -(2**62)
         """Where the watermark of the stamps alone is: unlike that of a reader at its log's end never FOREVER."""
@@ -96,7 +95,7 @@ class _Lane:
     def settled(self, reference_ns: int, now_ns: int | None, in_flight_ns: int) -> bool:
         """Whether nothing more can be owed for this reference time."""
         wait_until_ns = reference_ns + self.contract.wait_ns
-        if self.ended is AnnouncementKind.END or self.spoken_to_ns >= reference_ns or self.watermark_ns >= wait_until_ns:
+        if self.ended is AnnouncementKind.END or self.settling.to_ns >= reference_ns or self.watermark_ns >= wait_until_ns:
             return True
         if now_ns is None:  # replay: a log knows its watermarks, and a lost source may come back in it
             return False
@@ -207,12 +206,13 @@ class AdmissionMachine:
         if announcement.kind is not AnnouncementKind.WATERMARK:
             lane.heard_ns = max(lane.heard_ns, header.receive_ns - 1)
         if announcement.kind is AnnouncementKind.VOID:
-            lane.grid.interrupt()
+            lane.settling.grid.interrupt()
             for window in lane.windows:
                 window.lost = window.lost or (window.header.epoch, window.header.seq) == (header.epoch, header.seq)
         elif announcement.kind is AnnouncementKind.HEARTBEAT:
             self._count_if_late(lane, header)
-            self._note_alive(lane, header)
+            lane.alive.append((header.capture_ns, header.receive_ns, lane.settling.to_ns))
+            lane.settling.heard(header)
         elif announcement.kind in (AnnouncementKind.END, AnnouncementKind.LOST):
             if announcement.kind is AnnouncementKind.END and header.stream == self.contract.reference_stream:
                 self._append_synthetic_before(lane.heard_ns, now_ns)  # it may have been silent for long before it ended
@@ -232,22 +232,18 @@ class AdmissionMachine:
             self._reference_sample(header, now_ns)
         lane.ended = None
         lane.epoch, lane.seq, lane.last_capture_ns = header.epoch, header.seq, header.capture_ns
-        after_ns = lane.spoken_to_ns
-        self._note_alive(lane, header)
-        for end_ns in lane.grid.push(header):
+        after_ns = lane.settling.to_ns
+        lane.alive.append((header.capture_ns, header.receive_ns, after_ns))
+        for end_ns in lane.settling.sampled(header):
             window = _Window(end_ns, header, after_ns)
             window.tokens, window.arrived_ns = lane.early.pop((header.epoch, end_ns), (None, 0))
             lane.windows.append(window)
         return True
 
     def _count_if_late(self, lane: _Lane, header: Header) -> None:
-        is_owed = max(header.capture_ns, lane.spoken_to_ns + 1) <= self._decided_ns
+        is_owed = max(header.capture_ns, lane.settling.to_ns + 1) <= self._decided_ns
         if is_owed and header.receive_ns <= self._decided_ns + lane.contract.wait_ns:
             self.counts[header.stream, "late_announcement"] += 1
-
-    def _note_alive(self, lane: _Lane, header: Header) -> None:
-        lane.alive.append((header.capture_ns, header.receive_ns, lane.spoken_to_ns))
-        lane.spoken_to_ns = max(lane.spoken_to_ns, header.capture_ns)
 
     def tokens(self, tokens: Tokens, now_ns: int = 0) -> None:
         """An encoder's output came. The tokens must stay valid: the caller copies what a link only lends."""
@@ -386,16 +382,17 @@ class AdmissionMachine:
             return True
         return now_ns is not None and now_ns >= reference_ns + contract.deadline_ns - contract.reserve_ns
 
-    def next_wake_ns(self, now_ns: int) -> int | None:
+    def next_wake_ns(self) -> int | None:
         """When a live run must ask again although nothing arrived; None if only arrivals matter."""
         contract, wakes = self.contract, []
         if self._pending:
-            reference_ns = self._pending[0].reference_ns
-            wakes.append(reference_ns + contract.deadline_ns - contract.reserve_ns)
+            head = self._pending[0]
+            wakes.append(head.reference_ns + contract.deadline_ns - contract.reserve_ns)
+            # What `due` has not seen settle, though it may have since: a time that just passed must wake, or nothing would.
             wakes += [
-                reference_ns + lane.contract.wait_ns + contract.in_flight_ns
-                for lane in self._lanes.values()
-                if not lane.settled(reference_ns, now_ns, contract.in_flight_ns)
+                head.reference_ns + lane.contract.wait_ns + contract.in_flight_ns
+                for name, lane in self._lanes.items()
+                if name not in head.settled_by
             ]
         name = contract.reference_stream
         if name is None or name not in self._lanes:

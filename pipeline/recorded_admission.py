@@ -147,7 +147,7 @@ class RecordedAdmission:
             skipped=decision.status == "skipped",
         )
 
-    def next_wake_ns(self, now_ns: int) -> int | None:
+    def next_wake_ns(self) -> int | None:
         """A replay is woken by what comes."""
         return None
 

@@ -53,12 +53,17 @@ class WindowGrid:
         self._seq = -1
         self._last_capture_ns = 0
         self._covered_from_ns = 0
-        self._next_end_ns = 0
+        self._next_end_ns = -(2**62)
 
     @property
     def covered_from_ns(self) -> int:
         """Since when there has been no hole."""
         return self._covered_from_ns
+
+    @property
+    def next_end_ns(self) -> int | None:
+        """Where the next window will end if nothing breaks it; None where every sample is a window, or before the first."""
+        return None if self._spec.kind == "sample" or self._epoch < 0 else self._next_end_ns
 
     def interrupt(self) -> None:
         """The last sample came to nothing: what follows begins anew, as it does for an encoder that never saw it."""
@@ -73,7 +78,8 @@ class WindowGrid:
         broken = header.epoch != self._epoch or header.seq != self._seq + 1 or start_ns - self._last_capture_ns > spec.gap_ns
         if broken:
             self._covered_from_ns = start_ns
-            self._next_end_ns = self._first_end_after(start_ns + spec.window_ns)
+            # A source that begins anew with what lies further back makes no window twice, nor one before those it made.
+            self._next_end_ns = max(self._next_end_ns, self._first_end_after(start_ns + spec.window_ns))
         self._epoch, self._seq, self._last_capture_ns = header.epoch, header.seq, header.capture_ns
         ends = list(range(self._next_end_ns, header.capture_ns + spec.slack_ns + 1, spec.hop_ns))
         if ends:

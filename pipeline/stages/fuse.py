@@ -86,7 +86,7 @@ class Admitting(Protocol):
         """The next admission that can be made, or None."""
         ...
 
-    def next_wake_ns(self, now_ns: int) -> int | None:
+    def next_wake_ns(self) -> int | None:
         """When to ask again although nothing arrived."""
         ...
 
@@ -133,7 +133,7 @@ class FuseStage:
 
     def next_wake_ns(self) -> int | None:
         """When to poll again although nothing came (None in replay)."""
-        return self.machine.next_wake_ns(self._clock.now_ns()) if self.machine.clocked else None
+        return self.machine.next_wake_ns() if self.machine.clocked else None
 
     def _fuse(self, admission: Admission) -> Decision:
         windows = {w.admitted.stream: w for w in admission.windows}

@@ -147,23 +147,31 @@ def test_an_engine_over_its_parity_budget_does_not_serve(
         build(request_for("text", "ort-fp16", tmp_path, windows_of))
 
 
+def signal_builders(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Builders get this signal as soon as they are there, however fast they are."""
+    started = upgrading.subprocess.Popen
+
+    def signalled_at_once(*args: Any, **kwargs: Any) -> Any:
+        process = started(*args, **kwargs)
+        os.kill(process.pid, number)
+        return process
+
+    monkeypatch.setattr(upgrading.subprocess, "Popen", signalled_at_once)
+
+
 def test_a_builder_that_is_killed_is_an_error_and_no_more(
     tmp_path: Path, windows_of: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_for("camera", "ort-fp16", tmp_path, windows_of)
-    started = upgrading.subprocess.Popen
-
-    def killed_at_once(*args: Any, **kwargs: Any) -> Any:
-        process = started(*args, **kwargs)
-        threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
-        return process
-
-    monkeypatch.setattr(upgrading.subprocess, "Popen", killed_at_once)
+    signal_builders(monkeypatch, signal.SIGKILL)
     with pytest.raises(EngineError, match="ended with -9 and no result"):
         build_in_process(request, threading.Event())
 
 
-def test_a_run_that_ends_does_not_wait_for_its_builder(tmp_path: Path, windows_of: Windows) -> None:
+def test_a_run_that_ends_does_not_wait_for_its_builder(
+    tmp_path: Path, windows_of: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_builders(monkeypatch, signal.SIGSTOP)  # it would never end
     stopping = threading.Event()
     threading.Timer(0.3, stopping.set).start()
     began = time.monotonic()

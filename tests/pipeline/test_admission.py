@@ -87,7 +87,7 @@ class Desk:
     def run_to(self, ms: float) -> list[Admission]:
         """Let time pass as a live loop does: from wake to wake."""
         found = self.all_due()
-        while (wake_ns := self.machine.next_wake_ns(self.clock.now_ns())) is not None and wake_ns <= ms * MS:
+        while (wake_ns := self.machine.next_wake_ns()) is not None and wake_ns <= ms * MS:
             self.clock.sleep_until_ns(max(wake_ns, self.clock.now_ns() + 1))
             found += self.all_due()
         self.at(ms)
@@ -156,9 +156,76 @@ def test_live_run_stops_waiting_early_when_the_minimum_gap_says_nothing_can_come
 def test_live_run_settles_after_wait_and_the_announcements_flight_time():
     desk = Desk(stream("camera"), stream("telemetry"))
     desk.at(100).sample("camera", 100)
-    assert desk.machine.next_wake_ns(desk.clock.now_ns()) == 112 * MS
+    assert desk.machine.next_wake_ns() == 112 * MS
     assert desk.at(111.9).due() is None
     assert desk.at(112).due() is not None
+
+
+def test_time_that_passes_between_polling_and_going_to_sleep_still_wakes():
+    desk = Desk(stream("camera"), stream("text", sparse=True, wait_ns=0))
+    desk.sample("text", 40)
+    desk.at(101.9).sample("camera", 100)
+    assert desk.due() is None  # text may be under way until 102
+    desk.at(102.1)
+    assert desk.machine.next_wake_ns() == 102 * MS
+    assert desk.due() is not None
+    desk.at(103).announce("camera", 150, 151)
+    assert desk.due() is None
+    desk.at(153)
+    assert desk.due() is None  # settled by now, but not encoded yet
+    assert desk.machine.next_wake_ns() == 192 * MS, "what is settled must not wake again"
+
+
+def sound(**changes) -> StreamContract:
+    return stream("microphone", window=SOUND, **changes)
+
+
+def test_stream_is_not_waited_for_where_none_of_its_windows_can_end():
+    desk = Desk(stream("camera"), sound())
+    for k in range(1, 6):
+        desk.at(20 * k).announce("microphone", 20 * k, span_ms=20)
+    desk.tokens(desk.header("microphone", 100, seq=4, span_ms=20), end_ms=100)
+    desk.at(119).sample("camera", 119)  # the next window ends at 150
+    admission = desk.due()
+    assert (of(admission, "microphone").window_end_ns, of(admission, "microphone").age_ns) == (100 * MS, 19 * MS)
+    desk.at(120).announce("microphone", 120, span_ms=20)
+    desk.at(140).announce("microphone", 140, span_ms=20)
+    desk.at(151).sample("camera", 151)
+    assert desk.due() is None, "the block that completes the window to 150 is owed"
+    desk.tokens(desk.announce("microphone", 160, 161, span_ms=20), end_ms=150)
+    assert of(desk.due(), "microphone").window_end_ns == 100 * MS, "what was captured after the reference time does not serve"
+    assert not desk.machine.counts
+
+
+def test_block_that_comes_after_a_time_that_did_not_need_it_is_not_late():
+    desk = Desk(stream("camera"), sound())
+    for k in range(1, 6):
+        desk.at(20 * k).announce("microphone", 20 * k, span_ms=20)
+    desk.tokens(desk.header("microphone", 100, seq=4, span_ms=20), end_ms=100)
+    desk.at(125).sample("camera", 125)
+    assert desk.due() is not None
+    desk.at(126).announce("microphone", 120, span_ms=20)
+    assert not desk.machine.counts
+
+
+def test_silent_stream_is_waited_for_once_it_may_no_longer_count_as_alive():
+    desk = Desk(stream("camera"), sound(liveness_ns=10 * MS))
+    for k in range(1, 6):
+        desk.at(20 * k).announce("microphone", 20 * k, span_ms=20)
+    desk.at(119).sample("camera", 119)  # no window ends before 150, but whether the microphone lives is open
+    assert desk.due() is None
+
+
+def test_sound_that_begins_anew_with_what_lies_before_is_not_admitted_where_nobody_waited_for_it():
+    desk = Desk(stream("camera"), sound())
+    for k in range(1, 6):
+        desk.at(20 * k).announce("microphone", 20 * k, span_ms=20)
+    desk.tokens(desk.header("microphone", 100, seq=4, span_ms=20), end_ms=100)
+    again = desk.at(130).announce("microphone", 125, epoch=1, seq=0, span_ms=125)  # reaches back to 0: a window ends at 100
+    desk.tokens(again, end_ms=100)
+    desk.at(130).sample("camera", 130, seq=0)
+    admitted = of(desk.due(), "microphone")
+    assert (admitted.epoch, admitted.seq) == (0, 4)
 
 
 def test_old_tokens_are_stale_and_not_used():
@@ -417,7 +484,7 @@ def test_end_of_the_reference_stream_finishes_the_run_once_all_is_decided():
     assert not desk.machine.finished
     assert times_ms(desk.run_to(62)) == [50]
     assert desk.machine.finished
-    assert desk.machine.next_wake_ns(desk.clock.now_ns()) is None
+    assert desk.machine.next_wake_ns() is None
 
 
 def test_ended_stream_is_not_waited_for():

@@ -19,9 +19,11 @@ from pipeline.windows import WindowGrid, WindowSpec
 MS = 1_000_000
 SAMPLE = WindowSpec(kind="sample")
 SOUND = WindowSpec(kind="audio", window_ns=40 * MS, hop_ns=20 * MS, gap_ns=5 * MS, sample_rate_hz=16_000, slack_ns=62_500)
+ROWS = WindowSpec(kind="telemetry", window_ns=10 * MS, hop_ns=40 * MS, gap_ns=30 * MS, slack_ns=5 * MS, step_ns=5 * MS)
 STREAMS = (
     StreamContract(stream="camera", window=SAMPLE, max_age_ns=60 * MS, wait_ns=20 * MS, liveness_ns=90 * MS),
     StreamContract(stream="microphone", window=SOUND, max_age_ns=70 * MS, wait_ns=12 * MS, liveness_ns=90 * MS),
+    StreamContract(stream="telemetry", window=ROWS, max_age_ns=70 * MS, wait_ns=8 * MS, liveness_ns=35 * MS),
     StreamContract(stream="text", window=SAMPLE, max_age_ns=120 * MS, wait_ns=5 * MS, liveness_ns=80 * MS, sparse=True),
 )
 
@@ -53,7 +55,8 @@ def histories(draw: st.DrawFn) -> History:
     for stream in STREAMS:
         said: list[Announcement] = []
         capture_ms, receive_ms, seq, epoch = draw(st.integers(0, 40)), 0, 0, 0
-        step_ms = {"camera": 30, "microphone": 20, "text": 50}[stream.stream]
+        spans = st.sampled_from([20, 20, 20, 15, 90])  # some reach back over what came before them
+        step_ms = {"camera": 30, "microphone": 20, "telemetry": 15, "text": 50}[stream.stream]
         for _ in range(draw(st.integers(0, 10))):
             choices = ["sample"] * 7 + ["drop", "lost"] + ["heartbeat"] * (4 if stream.sparse else 0)
             what = draw(st.sampled_from(choices))
@@ -77,7 +80,7 @@ def histories(draw: st.DrawFn) -> History:
                 seq=seq,
                 capture_ns=captured_ms * MS,
                 receive_ns=receive_ms * MS,
-                span_ns=20 * MS if stream.window is SOUND else 0,
+                span_ns=draw(spans) * MS if stream.window.hop_ns else 0,
             )
             said.append(Announcement(header=header, kind=kind))
             if what == "sample":
@@ -226,7 +229,7 @@ def live(history: History, delays: Random) -> tuple[list[Admission], AdmissionMa
     found: list[Admission] = []
     now_ns = 0
     for _ in range(5000):
-        wakes = [w for w in (machine.next_wake_ns(now_ns),) if w is not None]
+        wakes = [w for w in (machine.next_wake_ns(),) if w is not None]
         if events and (not wakes or events[0][0] <= wakes[0]):
             at_ns, _n, message = heapq.heappop(events)
             now_ns = max(now_ns, at_ns)
