@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
+from ray._common.usage import usage_lib
 
 from actors import restarting
 from actors.deploy import RUNS, RayRun, start_ray
@@ -46,6 +48,13 @@ def nothing_is_left() -> bool:
     run = f"c{os.getpid()}x"
     roots = os.listdir(RUNS) if RUNS.exists() else []
     return not [p for p in [*roots, *os.listdir("/dev/shm")] if run in p]
+
+
+def test_ray_runs_without_what_serves_nobody_and_reports_to_nobody() -> None:
+    commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    assert any("raylet" in command for command in commands)
+    assert not [command for command in commands if "log_monitor" in command or "dashboard.py" in command or "monitor.py" in command]
+    assert usage_lib.usage_stats_enabled() is False
 
 
 @pytest.mark.parametrize(
