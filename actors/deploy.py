@@ -46,13 +46,14 @@ RAY_SETTINGS = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
-"""Of a Ray that is started here, where the user's environment says nothing else. Its workers run at nice 15 otherwise: beside busy
-processes that turned 7 ms into 2.4 s. It reports to its vendor. And its statistics, which nobody reads, cost each process a third of
-what it takes idle.
+"""Of a Ray that is started here, where the user's environment says nothing else.
+
+Left alone, its workers run at nice 15, which beside busy processes turned 7 ms into 2.4 s; it reports to its vendor; and its
+statistics, which nobody reads, take a third of the time that an idle process takes.
 """
 IDLE_HELPERS = ("ray/_private/log_monitor.py", "ray/autoscaler/_private/monitor.py", "ray/dashboard/dashboard.py")
-"""Processes that Ray starts beside a local run whether or not they serve anybody: here nobody reads their logs, scales a cluster or
-looks at a dashboard. Together they hold some 200 MB and take 8 ms of processor time a second.
+"""Processes that Ray starts beside a local run whether or not they serve anybody: here nobody reads what they gather, scales a
+cluster or looks at a dashboard. Together they hold 165 MB and take 8 ms of processor time a second.
 """
 
 

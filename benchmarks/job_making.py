@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from actors.plan import load_manifests, role_of, window_spec
@@ -74,7 +75,7 @@ def _lane(log: LogReader, stream: str, seconds: float, rate: float) -> Iterator[
         elif stream != "camera":
             delay_ns = min(delay_ns, HURRY_NS)
         received_ns = max(received_ns + 1, capture_ns + round(delay_ns / rate))
-        moved = replace(
+        moved = msgspec.structs.replace(
             header,
             capture_ns=ORIGIN_NS + capture_ns,
             receive_ns=ORIGIN_NS + received_ns,
@@ -85,7 +86,7 @@ def _lane(log: LogReader, stream: str, seconds: float, rate: float) -> Iterator[
             chunks = (sample.image_hwc.tobytes(),)
         elif isinstance(sample, TelemetryBlock):
             times_ns = capture_ns - np.rint((header.capture_ns - sample.times_ns) / rate).astype(np.int64)
-            sample = replace(sample, header=header, times_ns=times_ns)
+            sample = msgspec.structs.replace(sample, header=header, times_ns=times_ns)
             chunks = (telemetry_json(times_ns, sample.values, sample.valid),)
         yield Recording(announcement=Announcement(header=moved), chunks=chunks), sample
 
@@ -105,7 +106,7 @@ def _write_log(path: Path, infos: dict[str, StreamInfo], lanes: dict[str, list[t
             last[recording.announcement.header.stream] = recording.announcement.header
         end_ns = max(header.receive_ns for header in last.values()) + 1
         for header in last.values():
-            over = replace(header, seq=header.seq + 1, receive_ns=end_ns)
+            over = msgspec.structs.replace(header, seq=header.seq + 1, receive_ns=end_ns)
             writer.announcement(Recording(announcement=Announcement(header=over, kind=AnnouncementKind.END)))
         writer.finish({"clean": "true", "last_reference_ns": str(FOREVER_NS)})
 

@@ -28,7 +28,7 @@ SAME_NS = 1_000_000
 """A decision this near a frame is that frame's. When a frame is announced late the runtime decides at the nominal time instead
 (marked synthetic, and counted here), which rounding puts a nanosecond beside the frame's own.
 """
-PARTS = tuple(name for name in Spans.__slots__ if name != "critical_stream")
+PARTS = tuple(name for name in Spans.__struct_fields__ if name != "critical_stream")
 
 
 def measure(setting: Setting) -> Outcome:

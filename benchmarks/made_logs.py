@@ -6,8 +6,9 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pipeline.cli.planning import plan_live
 from pipeline.config import SCENARIOS

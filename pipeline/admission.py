@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from pipeline.contract import Contract, StreamContract
 from pipeline.messages import FOREVER_NS, Admitted, Announcement, AnnouncementKind, Availability, Header, Tokens
 from pipeline.settling import Settling
@@ -34,8 +36,7 @@ class _Window:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmittedWindow:
+class AdmittedWindow(msgspec.Struct, frozen=True, kw_only=True):
     """One stream's part in an admission: the verdict, and the tokens when they are present."""
 
     admitted: Admitted
@@ -45,8 +46,7 @@ class AdmittedWindow:
     """When (on the live clock) the stream settled; 0 in replay, or if fusion did not wait for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """What fusion reads for one reference time.
 
     ``settled_ns`` and ``complete_ns`` are when (on the live clock; 0 in replay) the last stream settled and the last owed

@@ -30,7 +30,7 @@ def _receipt_to_dict(receipt: Receipt) -> dict[str, Any]:
     spans = receipt.spans
     return {
         "admitted": [_admitted_to_dict(a) for a in receipt.admitted],
-        "spans": {name: getattr(spans, name) for name in Spans.__slots__},
+        "spans": {name: getattr(spans, name) for name in Spans.__struct_fields__},
         "engines": receipt.engines,
         "config_sha256": receipt.config_sha256,
         "state_sha256": receipt.state_sha256,
@@ -41,8 +41,8 @@ def _receipt_to_dict(receipt: Receipt) -> dict[str, Any]:
 
 
 def _stamps_to_dict(stamps: Stamps) -> dict[str, Any]:
-    streams = [{n: v for n in StreamStamps.__slots__ if (v := getattr(s, n))} for s in stamps.streams]
-    return {"streams": streams, **{n: getattr(stamps, n) for n in Stamps.__slots__ if n != "streams"}}
+    streams = [{n: v for n in StreamStamps.__struct_fields__ if (v := getattr(s, n))} for s in stamps.streams]
+    return {"streams": streams, **{n: getattr(stamps, n) for n in Stamps.__struct_fields__ if n != "streams"}}
 
 
 def decision_to_dict(decision: Decision) -> dict[str, Any]:

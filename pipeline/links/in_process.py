@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 
@@ -16,11 +15,11 @@ from pipeline.messages import Message
 
 def _freeze(message: Message) -> None:
     """Set a message's own arrays read-only, as those that come through shared memory are."""
-    for field in fields(message):
-        value = getattr(message, field.name)
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
-        elif field.name == "outputs":
+        elif name == "outputs":
             for array in value.values():
                 array.flags.writeable = False
 

@@ -60,7 +60,7 @@ LATENCY = pa.schema(
         ("status", pa.string()),
         ("latency_ns", pa.int64()),
         ("critical_stream", pa.string()),
-        *((name, pa.int64()) for name in Spans.__slots__ if name != "critical_stream"),
+        *((name, pa.int64()) for name in Spans.__struct_fields__ if name != "critical_stream"),
     ]
 )
 """One row a decision that has a receipt; the spans are those of `Spans`."""
@@ -125,7 +125,7 @@ def _latency_rows(decisions: Iterable[Decision]) -> Iterator[dict[str, Any]]:
             "reference_ns": decision.reference_ns,
             "status": decision.status,
             "latency_ns": decision.latency_ns,
-            **{name: getattr(spans, name) for name in Spans.__slots__},
+            **{name: getattr(spans, name) for name in Spans.__struct_fields__},
         }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,13 +20,12 @@ PROGRESS_STEP_NS = 20_000_000
 """How far fusion gets in event time before it tells the sources of a replay again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fused:
+class Fused(msgspec.Struct, frozen=True, kw_only=True):
     """What one call of the network gave."""
 
     probabilities: dict[str, NDArray[np.float32]]
     """Head to calibrated float32 probabilities ``[classes]``, owned by the caller."""
-    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    thresholds: Mapping[str, Mapping[str, float]] = msgspec.field(default_factory=dict)
     """Head to the probability from which a label is called with the streams that are present; unlisted labels: policy's own."""
     token: NDArray[np.float32] | None = None
     """The fusion token ``[channels]`` to remember; valid until the next call."""

@@ -15,7 +15,7 @@ import pytest
 from ray._common.usage import usage_lib
 
 from actors import restarting
-from actors.deploy import RUNS, RayRun, start_ray
+from actors.deploy import IDLE_HELPERS, RUNS, RayRun, start_ray
 from actors.inline import run_inline
 from actors.supervisor import StageDied
 from pipeline.cli.planning import plan_live, plan_replay
@@ -53,7 +53,7 @@ def nothing_is_left() -> bool:
 def test_ray_runs_without_what_serves_nobody_and_reports_to_nobody() -> None:
     commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     assert any("raylet" in command for command in commands)
-    assert not [command for command in commands if "log_monitor" in command or "dashboard.py" in command or "monitor.py" in command]
+    assert not [command for command in commands if any(helper in command for helper in IDLE_HELPERS)]
     assert usage_lib.usage_stats_enabled() is False
 
 

@@ -1,5 +1,6 @@
-from dataclasses import replace
 from types import SimpleNamespace
+
+from msgspec.structs import replace
 
 from benchmarks.live import Played
 from pipeline.messages import Decision, Receipt, Spans

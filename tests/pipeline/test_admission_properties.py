@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from random import Random
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pipeline.admission import Admission, AdmissionMachine
 from pipeline.contract import Contract, StreamContract
@@ -253,6 +255,6 @@ def test_clean_live_run_admits_what_event_time_replay_of_its_log_admits(history:
     if machine.counts or any(a.overrun or a.skipped for a in admitted_live):
         return  # not clean: its log says so, and as-it-happened replay is for it
     stop_ns = admitted_live[-1].reference_ns if admitted_live else 0
-    logged = replace(history, contract=contract(history.contract.reference_stream, stop_ns))
+    logged = with_changes(history, contract=contract(history.contract.reference_stream, stop_ns))
     replayed, _ = replay(logged, Random(seed))
     assert verdicts(replayed) == verdicts(admitted_live)

@@ -43,7 +43,7 @@ def test_decision_reads_back_bit_for_bit_from_one_line(decision: Decision):
     text = decision_to_json(decision)
     assert "\n" not in text and json.loads(text)["latency_ns"] == decision.latency_ns
     back = decision_from_json(text)
-    for name in set(Decision.__slots__) - {"outputs"}:
+    for name in set(Decision.__struct_fields__) - {"outputs"}:
         assert getattr(back, name) == getattr(decision, name)
     assert back.outputs.keys() == decision.outputs.keys()
     for head, values in decision.outputs.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.inline import InlineRun
 from pipeline.cli.planning import plan_live
@@ -74,7 +74,7 @@ def test_spans_of_a_live_run_sum_to_each_decisions_latency_within_a_percent(live
 @given(st.data())
 def test_any_stamps_give_intervals_without_gaps_that_sum_to_the_latency(data: st.DataObject) -> None:
     instants = st.integers(min_value=0, max_value=10**9)
-    names = [n for n in StreamStamps.__slots__ if n != "stream"]
+    names = [n for n in StreamStamps.__struct_fields__ if n != "stream"]
     streams = [
         StreamStamps(stream=stream, **{name: data.draw(st.one_of(st.just(0), instants)) for name in names})
         for stream in ("camera", "microphone")

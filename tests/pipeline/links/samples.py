@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import fields, is_dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from pipeline.links import Inbox, Outlet
@@ -99,8 +99,8 @@ def identical(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    if is_dataclass(a):
-        return all(identical(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, msgspec.Struct):
+        return all(identical(getattr(a, name), getattr(b, name)) for name in a.__struct_fields__)
     if isinstance(a, dict):
         return list(a) == list(b) and all(identical(a[k], b[k]) for k in a)
     if isinstance(a, tuple):
@@ -110,7 +110,7 @@ def identical(a: Any, b: Any) -> bool:
 
 def arrays_of(message: Message) -> list[np.ndarray[Any, Any]]:
     found = []
-    for field in fields(message):
-        value = getattr(message, field.name)
-        found += [value] if isinstance(value, np.ndarray) else list(value.values()) if field.name == "outputs" else []
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        found += [value] if isinstance(value, np.ndarray) else list(value.values()) if name == "outputs" else []
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipeline.logs.compare import compare_logs
 from pipeline.logs.records import LogError
@@ -99,7 +99,7 @@ def test_skipped_decision_logged_after_its_successor_is_still_paired(tmp_path: P
 )
 def test_each_kind_of_difference_is_found_at_its_time(tmp_path: Path, change: dict[str, object], kind: str) -> None:
     same = [decision(0, seq) for seq in range(6)]
-    other = [*same[:3], dataclasses.replace(same[3], **change), *same[4:]]  # type: ignore[arg-type]
+    other = [*same[:3], replace(same[3], **change), *same[4:]]  # type: ignore[arg-type]
     comparison = compare_logs(write(tmp_path / "a.mcap", same), write(tmp_path / "b.mcap", other))
     assert not comparison.same
     assert comparison.differing == 1
@@ -132,8 +132,8 @@ def test_summary_counts_streams_gaps_and_decisions(tmp_path: Path) -> None:
     blocks.append(block(99, at=times[-1] + 1, kind=AnnouncementKind.HEARTBEAT))
     blocks.append(block(99, at=times[-1] + 2, kind=AnnouncementKind.END))
     decisions = [decision(0, seq, latency_ns=1000 * (seq + 1)) for seq in range(100)]
-    decisions[7] = dataclasses.replace(decisions[7], status="late", action="slow")
-    decisions[8] = dataclasses.replace(decisions[8], status="skipped", outputs={})
+    decisions[7] = replace(decisions[7], status="late", action="slow")
+    decisions[8] = replace(decisions[8], status="skipped", outputs={})
 
     summary = summarise(write(tmp_path / "a.mcap", decisions, tuple(blocks)))
 
@@ -195,7 +195,7 @@ def test_tables_hold_the_log_and_their_units(tmp_path: Path) -> None:
 def test_table_of_broken_telemetry_is_refused_and_left_out(tmp_path: Path) -> None:
     from pipeline.logs.tables import export_tables
 
-    broken = dataclasses.replace(block(3, at=100), chunks=(b'{"offsets_ns": [0], "values": [[1]]}',))
+    broken = replace(block(3, at=100), chunks=(b'{"offsets_ns": [0], "values": [[1]]}',))
     log = write(tmp_path / "a.mcap", [], (broken,))
     with pytest.raises(LogError, match="telemetry: sample 3 is not a telemetry block"):
         export_tables(log, tmp_path / "out")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipeline.admission import Admission, AdmissionMachine, AdmittedWindow
 from pipeline.clock import ManualClock
@@ -413,7 +412,7 @@ def test_sink_refuses_other_messages():
 
 
 def test_spans_name_every_part():
-    assert set(Spans.__slots__) == {
+    assert set(Spans.__struct_fields__) == {
         "critical_stream", "total_ns", "decode_ns", "encode_ns", "fuse_ns", "wait_ns", "runtime_ns"
     }  # fmt: skip
 
