@@ -6,12 +6,12 @@ BT.601 below 720 lines and BT.709 from there (the usual convention); full-range 
 
 from __future__ import annotations
 
-import json
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -288,47 +288,38 @@ class PcmDecoder(_PlainDecoder):
         return np.frombuffer(content, dtype="<i2").astype(np.int16, copy=False)
 
 
+class _Rows(msgspec.Struct, forbid_unknown_fields=True):
+    offsets_ns: list[Annotated[int, msgspec.Meta(ge=0, lt=2**62)]]
+    values: list[list[float | None]]
+
+
 class TelemetryDecoder(_PlainDecoder):
     """``{"offsets_ns": [rows], "values": [[row] ...]}``; see `Encoding`."""
 
     max_bytes = MAX_TELEMETRY_BYTES
+    _parser = msgspec.json.Decoder(_Rows)
 
     def _read(self, content: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
         channels = len(self._info.encoding.channels)
         try:
-            block = json.loads(content, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise self._broken(f"is no JSON ({error})") from error
-        if not isinstance(block, dict) or block.keys() != {"offsets_ns", "values"}:
-            raise self._broken("does not hold just offsets_ns and values")
-        offsets, rows = block["offsets_ns"], block["values"]
-        if not isinstance(offsets, list) or not isinstance(rows, list) or not 0 < len(rows) == len(offsets) <= MAX_ROWS:
+            block = self._parser.decode(content)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise self._broken(f"is not JSON of offsets_ns and values ({error})") from error
+        rows = block.values
+        if not 0 < len(rows) == len(block.offsets_ns) <= MAX_ROWS:
             raise self._broken(f"does not hold 1 to {MAX_ROWS} rows, each with an offset")
-        if any(type(offset) is not int or not 0 <= offset < 2**62 for offset in offsets) or offsets[-1] != 0:
-            raise self._broken("has offsets_ns that are not integers >= 0, the last 0")
-        offsets_ns = np.array(offsets, dtype=np.int64)
-        if (np.diff(offsets_ns) > 0).any():
-            raise self._broken("has rows whose time runs backwards")
-        if any(not isinstance(row, list) or len(row) != channels for row in rows):
+        offsets_ns = np.array(block.offsets_ns, dtype=np.int64)
+        if offsets_ns[-1] != 0 or (offsets_ns[1:] > offsets_ns[:-1]).any():
+            raise self._broken("has rows whose time runs backwards, or a last one that is not at 0")
+        if any(len(row) != channels for row in rows):
             raise self._broken(f"has rows without exactly {channels} values")
-        if not {type(value) for row in rows for value in row} <= {int, float, type(None)}:
-            raise self._broken("has values that are neither a number nor null")
-        return offsets_ns, *self._values(rows)
-
-    def _values(self, rows: list[list[float | None]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        valid = np.array([[value is not None for value in row] for row in rows], dtype=np.bool_)
-        try:
-            with np.errstate(over="ignore"):
-                values = np.array([[value or 0.0 for value in row] for row in rows], dtype=np.float64).astype(np.float32)
-        except OverflowError as error:
-            raise self._broken("has a value that float32 cannot hold") from error
+        exact = np.array(rows, dtype=np.float64)  # numpy makes NaN of None, which JSON cannot say itself
+        valid = ~np.isnan(exact)
+        with np.errstate(over="ignore"):
+            values = (np.where(valid, exact, 0.0) + 0.0).astype(np.float32)  # -0.0 becomes 0.0
         if not np.isfinite(values).all():
             raise self._broken("has a value that float32 cannot hold")
-        return values, valid
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not allowed")
+        return offsets_ns, values, valid
 
 
 class TextDecoder(_PlainDecoder):

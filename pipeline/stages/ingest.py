@@ -29,9 +29,7 @@ from pipeline.messages import (
     TextLine,
 )
 from pipeline.sources.base import Packet, Source, SourceError, SourceLost, StreamInfo
-
-READ_AHEAD_NS = 10_000_000
-"""How long before a recording's packet is due the one after it is read."""
+from pipeline.stages.read_ahead import READ_AHEAD_NS, ReadAhead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,26 +117,19 @@ class LiveIngest:
         self._say(Announcement(header=over, kind=kind, watermark_ns=watermark_ns))
 
     def _packets(self, stop: threading.Event) -> Iterator[Packet | None]:
-        """The source's packets. A recording's next is read while this one is waited for, shortly before it is due: read when this
-        one has gone out, it would take time from those who work on it.
-        """
+        """The source's packets, those of a recording read ahead of time."""
         packets = iter(self._source.packets())
         if self._source.timing != "media":
             yield from packets
             return
-        failure: SourceError | SourceLost | None = None
-        waiting = next(packets, None)
-        while waiting is not None:
-            if not self._heartbeat_ns:  # a sparse stream has beats to give meanwhile, and little to read
-                self._clock.sleep_until_ns(self._origin_ns + waiting.arrival_ns - READ_AHEAD_NS, stop)
-            try:
-                following = next(packets, None)
-            except (SourceError, SourceLost) as error:
-                following, failure = None, error
-            yield waiting
-            waiting = following
-        if failure is not None:
-            raise failure
+        ahead = ReadAhead(packets)
+        while (waiting := ahead.first()) is not None:
+            if ahead.runs_low:
+                due_ns = self._origin_ns + waiting.arrival_ns
+                if not self._heartbeat_ns:  # a sparse stream has beats to give meanwhile, and little to read
+                    self._clock.sleep_until_ns(due_ns - READ_AHEAD_NS, stop)
+                ahead.fill(self._clock, until_ns=due_ns - READ_AHEAD_NS // 2)
+            yield ahead.take()
 
     def _take(self, packet: Packet, stop: threading.Event) -> bool:
         if self._source.timing == "media":

@@ -93,10 +93,11 @@ def telemetry(block: object) -> bytes:
 
 def test_telemetry_null_is_invalid_and_zero() -> None:
     decoder = decoder_for(info("telemetry-json", "telemetry", channels=CHANNELS))
-    offsets_ns, values, valid = decoder.decode((telemetry({"offsets_ns": [5, 0], "values": [[1.5, None], [2, 0.0]]}),))
+    offsets_ns, values, valid = decoder.decode((telemetry({"offsets_ns": [5, 0], "values": [[1.5, None], [2, -0.0]]}),))
     assert (offsets_ns.dtype, values.dtype, valid.dtype) == (np.int64, np.float32, np.bool_)
     assert offsets_ns.tolist() == [5, 0]
     assert values.tolist() == [[1.5, 0.0], [2.0, 0.0]]
+    assert not np.signbit(values).any()
     assert valid.tolist() == [[True, False], [True, True]]
 
 

@@ -12,7 +12,8 @@ from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.messages import FOREVER_NS, Announcement, AnnouncementKind, Header, Progress, Recording, TextLine
 from pipeline.sources.base import Encoding, Packet, SourceError, SourceLost, StreamInfo
-from pipeline.stages.ingest import READ_AHEAD_NS, IngestPorts, LiveIngest, ReplayIngest, SampleReader
+from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
+from pipeline.stages.read_ahead import MOST_BYTES, READ_AHEAD_NS, ReadAhead
 
 MS = 1_000_000
 ORIGIN = 1000 * MS
@@ -133,21 +134,39 @@ def test_failed_source_ends_as_lost_and_says_why(error: Exception):
 
 def test_stop_ends_the_stream_in_order():
     bench, stop = Bench(), threading.Event()
-    bench.live("media", [packet(0), packet(10), stop.set, packet(20)], stop)
+    bench.ports = IngestPorts(announce=bench.ports.announce, sample=lambda _: stop.set())
+    bench.live("media", [packet(0), packet(10), packet(20)], stop)
     assert bench.kinds == [SAMPLE, END]
 
 
-def test_recordings_next_packet_is_read_before_one_is_due_and_not_while_it_is_worked_on():
+def test_recordings_packets_are_read_several_at_a_time_before_one_is_due_and_not_while_it_is_worked_on():
     bench, read_at_ns = Bench(), []
 
     def note() -> None:
         read_at_ns.append(bench.clock.now_ns())
 
-    bench.live("media", [packet(0), note, packet(100), note, packet(200), note, packet(203)])
-    due_ns = bench.at_ns[:4]
-    assert [due - read for due, read in zip(due_ns, read_at_ns, strict=False)][1:] == [READ_AHEAD_NS, READ_AHEAD_NS]
-    assert [s.header.seq for s in bench.samples] == [0, 1, 2, 3]
+    bench.live("media", [step for k in range(40) for step in (packet(100 * k), note)])
+    due_ns = bench.at_ns[:40]
+    assert [s.header.seq for s in bench.samples] == list(range(40))
     assert all(s.header.receive_ns == at_ns for s, at_ns in zip(bench.samples, due_ns, strict=True)), "none came late for it"
+    bursts = sorted(set(read_at_ns))
+    assert len(bursts) == 3, "as many as may wait"
+    assert all(at_ns + READ_AHEAD_NS in due_ns for at_ns in bursts)
+
+
+def test_reading_ahead_ends_when_time_or_memory_does():
+    bench = Bench()
+
+    def take_long() -> None:
+        bench.clock.sleep_until_ns(bench.clock.now_ns() + 12 * MS)
+
+    bench.live("media", [step for k in range(6) for step in (packet(100 * k), take_long)])
+    assert [s.header.receive_ns - s.header.capture_ns for s in bench.samples] == [2 * MS] * 6
+    large = iter([packet(k, text=bytes(MOST_BYTES // 2)) for k in range(6)])
+    ahead = ReadAhead(large)
+    assert ahead.first() is not None
+    ahead.fill(bench.clock, until_ns=2**62)
+    assert len(list(large)) == 4
 
 
 def test_restarted_source_speaks_under_its_new_epoch():
