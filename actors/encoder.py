@@ -1,7 +1,8 @@
-"""The encoder actor: all encoders in one process, or one each, as the deployment says."""
+"""The encoder actor: all encoders in one process, each in a thread of its own, or a process each, as the deployment says."""
 
 from __future__ import annotations
 
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -31,14 +32,23 @@ class Encoder(StageActor):
         return None
 
     def loop(self, start: Start) -> None:
-        """Encode what comes, the oldest capture first, until stopped."""
-        assert self.inbox is not None
-        stages = {stream: self._stage(stream, start) for stream in self._engines}
+        """Encode until stopped, streams beside one another: engines let go of the interpreter while they compute, so a frame does
+        not wait for the sound that came before it. The first failure ends all.
+        """
+        with ThreadPoolExecutor(len(self._engines), thread_name_prefix=f"{self.stage} ") as threads:
+            encoding = [threads.submit(self._encode, stream, self._stage(stream, start)) for stream in self._engines]
+            done, _ = wait(encoding, return_when=FIRST_EXCEPTION)
+            self.stop()
+        for future in done:
+            future.result()
+
+    def _encode(self, stream: str, stage: EncodeStage) -> None:
+        """One stream's samples, in their order."""
+        inbox = self.inboxes[f"{self.stage}/{stream}"]
         while not self.stopping.is_set():
-            samples = [m for _, m in self.inbox.receive(None) if isinstance(m, Frame | AudioBlock | TelemetryBlock | TextLine)]
-            samples.sort(key=lambda s: s.header.capture_ns)
-            for sample in samples:
-                stages[sample.header.stream].handle(sample)
+            for _, message in inbox.receive(None):
+                if isinstance(message, Frame | AudioBlock | TelemetryBlock | TextLine):
+                    stage.handle(message)
 
     def report(self) -> StageReport:
         """What was lost on the way here, and how its engines served."""

@@ -32,7 +32,7 @@ class Fusion(StageActor):
 
     def loop(self, start: Start) -> None:
         """Decide until no reference time can come any more, or until stopped."""
-        assert self.inbox is not None and self._engine is not None
+        assert self._engine is not None
         contract = contract_of(self.plan, start.infos, start.origin_ns)
         progress = self._progress if self.plan.is_replay else None
         fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self.send_to("fusion>sink"), progress)

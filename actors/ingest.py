@@ -60,7 +60,7 @@ class IngestActor(StageActor):
         return StageReport(stage=self.stage, drops={**own.drops, **self.link_drops()}, failures=own.failures, sent=own.sent)
 
     def _listen_for_credit(self) -> None:
-        assert self.inbox is not None and self._gate is not None
+        assert self._gate is not None
         while not self.stopping.is_set():
             for _, message in self.inbox.receive(None):
                 if isinstance(message, Progress):

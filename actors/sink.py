@@ -45,7 +45,7 @@ class Sink(StageActor):
 
     def loop(self, start: Start) -> None:
         """Take what comes until stopped."""
-        assert self.inbox is not None and self._stage is not None
+        assert self._stage is not None
         while not self.stopping.is_set():
             batch = self.inbox.receive(None)
             for _, message in batch:

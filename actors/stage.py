@@ -22,7 +22,7 @@ from actors.plan import RunPlan
 from actors.ray_link import RayOutlet
 from actors.wiring import Edge, LinkKind, RunIdentity
 from pipeline.clock import MappedClock, clock_domain
-from pipeline.links.base import EdgeSpec, Inbox, Outlet
+from pipeline.links.base import Inbox, Outlet
 from pipeline.links.in_process import InProcessInbox
 from pipeline.links.shared_memory import SharedMemoryNode
 from pipeline.links.unpacking import from_bytes
@@ -63,8 +63,9 @@ class StageActor:
         self.plan, self.stage, self.identity = plan, stage, identity
         self.clock = MappedClock()
         self.stopping = threading.Event()
-        self.inbox: Inbox | None = None
+        self.inboxes: dict[str, Inbox] = {}
         self.outlets: dict[str, Outlet] = {}
+        self._inbox_of: dict[str, Inbox] = {}
         self._resources = ExitStack()
         self._node: SharedMemoryNode | None = None
         self._thread: threading.Thread | None = None
@@ -82,8 +83,8 @@ class StageActor:
 
     def interrupt(self) -> None:
         """Make `loop` look at ``stopping``."""
-        if self.inbox is not None:
-            self.inbox.wake()
+        for inbox in self.inboxes.values():
+            inbox.wake()
 
     def report(self) -> StageReport:
         """What this stage lost."""
@@ -111,19 +112,19 @@ class StageActor:
         """Stamp on the axis of the host that started the run."""
         self.clock.steer(offset_ns, at_once=at_once)
 
-    def listen(self, link: LinkKind, edges: Sequence[EdgeSpec]) -> None:
-        """Make the inbox, before anybody sends."""
-        if not edges:
-            return
-        self.inbox = self._shared_memory().inbox(self.stage, list(edges)) if link == "shared_memory" else InProcessInbox(edges)
+    def listen(self, link: LinkKind, edges: Sequence[Edge]) -> None:
+        """Make the inboxes, before anybody sends."""
+        for name in dict.fromkeys(edge.inbox for edge in edges):
+            specs = [edge.spec for edge in edges if edge.inbox == name]
+            shared = link == "shared_memory"
+            self.inboxes[name] = self._shared_memory().inbox(name, specs) if shared else InProcessInbox(specs)
+        self._inbox_of = {edge.spec.name: self.inboxes[edge.inbox] for edge in edges}
 
     def connect(self, edges: Sequence[tuple[Edge, LinkKind, Any]]) -> None:
         """Make the outlets, once all inboxes are there."""
         for edge, link, receiver in edges:
             self.outlets[edge.spec.name] = (
-                self._shared_memory().outlet(edge.spec, edge.receiver)
-                if link == "shared_memory"
-                else RayOutlet(receiver, edge.spec)
+                self._shared_memory().outlet(edge.spec, edge.inbox) if link == "shared_memory" else RayOutlet(receiver, edge.spec)
             )
         settle_process()
 
@@ -134,8 +135,9 @@ class StageActor:
 
     def deliver(self, edge: str, data: bytes) -> None:
         """The Ray link's receiving end."""
-        assert isinstance(self.inbox, InProcessInbox)
-        self.inbox.outlet(edge).send(from_bytes(data))
+        inbox = self._inbox_of[edge]
+        assert isinstance(inbox, InProcessInbox)
+        inbox.outlet(edge).send(from_bytes(data))
 
     def stop(self) -> None:
         """End the loop soon."""
@@ -154,12 +156,18 @@ class StageActor:
         """Free everything: links, engines, devices."""
         self.outlets.clear()
         self._resources.close()
-        if self.inbox is not None:
-            self.inbox.close()
+        for inbox in self.inboxes.values():
+            inbox.close()
         if self._node is not None:
             self._node.__exit__(None, None, None)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def inbox(self) -> Inbox:
+        """Its only one."""
+        (inbox,) = self.inboxes.values()
+        return inbox
 
     def send_to(self, edge: str) -> Callable[[Message], None]:
         """The sending function of one of this stage's edges."""
@@ -168,8 +176,9 @@ class StageActor:
     def link_drops(self) -> dict[tuple[str, str], int]:
         """What was overwritten before this stage read it, or dropped before it was sent."""
         drops: dict[tuple[str, str], int] = {}
-        for edge, count in (self.inbox.lost() if self.inbox is not None else {}).items():
-            drops[_stream_of(edge), f"overwritten on {edge}"] = count
+        for inbox in self.inboxes.values():
+            for edge, count in inbox.lost().items():
+                drops[_stream_of(edge), f"overwritten on {edge}"] = count
         for edge, outlet in self.outlets.items():
             if isinstance(outlet, RayOutlet) and outlet.dropped:
                 drops[_stream_of(edge), f"link full on {edge}"] = outlet.dropped

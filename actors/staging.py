@@ -117,7 +117,7 @@ class StageActors:
             self.own_pids.append(one.pid)
 
     def _listen(self, stage: str, actor: Any) -> Any:
-        return actor.listen.remote(self._links[stage], [e.spec for e in self._edges if e.receiver == stage])
+        return actor.listen.remote(self._links[stage], [e for e in self._edges if e.receiver == stage])
 
     def _connect(self, stage: str, actor: Any) -> Any:
         links = self._links
@@ -125,7 +125,7 @@ class StageActors:
         return actor.connect.remote([(e, links[e.receiver], handles[e.receiver]) for e in self._edges if e.sender == stage])
 
     def _link_into(self, stage: str) -> LinkKind:
-        """A stage sleeps on one inbox, so all that comes to it takes one link: shared memory if all senders are on its host."""
+        """All that comes to a stage takes one link: shared memory if all senders are on its host."""
         forced = self._plan.scenario.runtime.link
         if forced == "shared_memory" and not self._shared_memory:
             raise DeployError("runtime.link=shared_memory needs iceoryx2, which has no wheel for this machine; leave it at auto")

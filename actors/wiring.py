@@ -6,7 +6,7 @@ Stages are named ``camera`` … (ingest, by stream), ``encoder`` (or ``encoder.c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +22,11 @@ AUDIO_BYTES, PACKET_BYTES = 64 * 1024, 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """One edge of the graph."""
+    """One edge of the graph. A receiver sleeps on each of its inboxes in a thread of its own."""
 
     sender: str
     receiver: str
+    inbox: str
     spec: EdgeSpec
 
 
@@ -83,10 +84,12 @@ def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
     encoder = encoder_stage(plan, stream)
     edges = [
         _edge(stream, "fusion", 1024, SMALL),
-        _edge(stream, encoder, capacity, max_bytes),
+        # An inbox a stream: each is encoded in a thread of its own, and waits for none of the others.
+        replace(_edge(stream, encoder, capacity, max_bytes), inbox=f"{encoder}/{stream}"),
         Edge(
             sender=encoder,
             receiver="fusion",
+            inbox="fusion",
             spec=EdgeSpec(name=f"{encoder}>fusion/{stream}", capacity=256, max_bytes=LINES),
         ),
     ]
@@ -97,4 +100,4 @@ def _encoding_edges(plan: RunPlan, info: StreamInfo) -> list[Edge]:
 
 def _edge(sender: str, receiver: str, capacity: int, max_bytes: int) -> Edge:
     spec = EdgeSpec(name=f"{sender}>{receiver}", capacity=capacity, max_bytes=max_bytes)
-    return Edge(sender=sender, receiver=receiver, spec=spec)
+    return Edge(sender=sender, receiver=receiver, inbox=receiver, spec=spec)
