@@ -16,7 +16,7 @@ from statistics import median
 from pipeline.contract import IN_FLIGHT_NS
 from pipeline.latency.analysis import Measured
 from pipeline.latency.histograms import LatencySummary
-from pipeline.messages import Announcement, AnnouncementKind
+from pipeline.messages import Announcement, AnnouncementKind, Availability, StreamStamps
 
 STEPS_MS = (0, 1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 """Waits that are tried."""
@@ -85,7 +85,7 @@ class WaitModel:
                 if s.arrived_ns and s.stream in paths:
                     paths[s.stream].append(s.arrived_ns - s.receive_ns)
         usual_ns = {stream: int(median(ns)) if ns else 0 for stream, ns in paths.items()}
-        self._moments = [_moment(one, arrivals, usual_ns) for one in found]
+        self._moments = [_moment(one, arrivals, usual_ns, self.waits_ms) for one in found]
 
     def outcome(self, waits_ms: Mapping[str, int]) -> WaitOutcome:
         """For these waits, in ms by stream."""
@@ -137,26 +137,41 @@ class WaitModel:
         return sum(ns is not None and ns <= wait_ms * 1_000_000 for ns in found)
 
 
-def _moment(one: Measured, arrivals: Mapping[str, StreamArrivals], usual_ns: Mapping[str, int]) -> _Moment:
+def _moment(
+    one: Measured, arrivals: Mapping[str, StreamArrivals], usual_ns: Mapping[str, int], waits_ms: Mapping[str, int]
+) -> _Moment:
     reference_ns = one.decision.reference_ns
     stamps = {s.stream: s for s in one.streams}
     received_ns = {stream: a.newest_after_ns(reference_ns) for stream, a in arrivals.items()}
+    settles_ns = {stream: a.settles_after_ns(reference_ns) for stream, a in arrivals.items()}
     ready_ns = {}
     for stream, received in received_ns.items():
-        known = stamps.get(stream)
+        known, wait_ns = stamps.get(stream), waits_ms[stream] * 1_000_000
+        if known is not None and 0 < known.settled_ns < reference_ns + wait_ns + IN_FLIGHT_NS:
+            # It settled before its wait was over: none of its windows could end in time, or it spoke past the reference time.
+            later_ns, said_ns = settles_ns[stream], max(0, known.settled_ns - reference_ns)
+            settles_ns[stream] = said_ns if later_ns is None else min(said_ns, later_ns)
         if known is not None and known.arrived_ns:
             ready_ns[stream] = known.arrived_ns - reference_ns
-        elif received is not None:
+        elif received is not None and (received > wait_ns or not _owed_nothing(one, known)):
             ready_ns[stream] = received + usual_ns[stream]
     known_ns = max(0, one.decision.stamps.announced_ns - reference_ns) if one.decision.stamps is not None else 0
     began_ns = max([known_ns, *(max(s.settled_ns, s.arrived_ns) - reference_ns for s in stamps.values())])
     return _Moment(
         known_ns=known_ns,
-        settles_ns={stream: a.settles_after_ns(reference_ns) for stream, a in arrivals.items()},
+        settles_ns=settles_ns,
         received_ns=received_ns,
         ready_ns=ready_ns,
         rest_ns=max(0, one.decision.latency_ns - began_ns),
     )
+
+
+def _owed_nothing(one: Measured, known: StreamStamps | None) -> bool:
+    """Whether fusion went by tokens that an earlier decision had read, because no newer ones could come."""
+    receipt = one.decision.receipt
+    if known is None or not known.settled_ns or receipt is None:
+        return False
+    return any(a.stream == known.stream and a.availability is Availability.PRESENT and not a.overrun for a in receipt.admitted)
 
 
 def _latency_ns(moment: _Moment, waits_ms: Mapping[str, int]) -> int:

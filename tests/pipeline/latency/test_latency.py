@@ -20,7 +20,7 @@ from pipeline.latency.analysis import Measured, measured, tail
 from pipeline.latency.intervals import STAGES, intervals, until_published
 from pipeline.latency.waits import StreamArrivals, WaitModel
 from pipeline.logs.reader import LogReader
-from pipeline.messages import Announcement, Decision, Header, Receipt, Spans, Stamps, StreamStamps
+from pipeline.messages import Admitted, Announcement, Availability, Decision, Header, Receipt, Spans, Stamps, StreamStamps
 
 MS = 1_000_000
 SPANS = Spans(critical_stream="", total_ns=0, decode_ns=0, encode_ns=0, fuse_ns=0, wait_ns=0, runtime_ns=0)
@@ -205,6 +205,22 @@ def test_the_present_waits_give_the_present_latency(model: WaitModel) -> None:
     assert now.completeness == {"camera": 1.0, "microphone": 1.0}
     assert now.p50_ns == pytest.approx(4 * MS, rel=0.01)
     assert now.p99_ns == pytest.approx(18 * MS, rel=0.01)
+
+
+def test_a_stream_that_owed_nothing_is_not_thought_to_have_been_waited_for() -> None:
+    arrivals = {
+        "camera": StreamArrivals(words("camera", [1.0] * 1000, 50), 0),
+        "microphone": StreamArrivals(words("microphone", [11.0] * 2000, 25), 0),
+    }
+    admitted = (Admitted(stream="microphone", availability=Availability.PRESENT),)
+    decisions = []
+    for t in range(0, 50_000, 50):  # no window ends there, and fusion knew it before the block that was captured then came
+        heard = StreamStamps(stream="microphone", settled_ns=(t + 1) * MS)
+        made = decision(t, t + 4, way("camera", t, t + 1, t + 3, t + 1), heard, seq=t // 50)
+        assert made.receipt is not None
+        decisions.append(replace(made, receipt=replace(made.receipt, admitted=admitted)))
+    now = WaitModel(measured(decisions), arrivals, {"camera": 5, "microphone": 20}).outcome({"camera": 5, "microphone": 20})
+    assert now.p50_ns == pytest.approx(4 * MS, rel=0.01)
 
 
 def test_a_shorter_wait_trades_completeness_for_latency(model: WaitModel) -> None:
