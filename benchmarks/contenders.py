@@ -43,6 +43,8 @@ class Contender:
     """Who says so before it can begin; empty: it sets its own origin."""
     environment: str | None = None
     """Which of ``requirements/`` it needs; None: what Chiasm itself needs."""
+    root: Path = ROOT
+    """The checkout whose code it runs."""
 
     def python(self, say: Callable[[str], None]) -> Path:
         """Its interpreter. Raises Skipped where its environment cannot be made."""
@@ -121,7 +123,7 @@ def run_contender(
     out.mkdir(parents=True)
     python = contender.python(say)
     command = [python, "-m", contender.module, *contender.before, given, out, *contender.after]
-    with _started(command, python, out / "said.txt") as process:
+    with _started(command, python, contender.root, out / "said.txt") as process:
         origin_ns = _begin(process, contender, out)
         start_s = _cpu_at(process, origin_ns + settle_ns)
         cpu_s = _cpu_at(process, origin_ns + end_ns - MARGIN_NS) - start_s
@@ -157,14 +159,14 @@ def _cpu_at(process: subprocess.Popen[bytes], at_ns: int) -> float:
 
 
 @contextmanager
-def _started(command: list[str | Path], python: Path, said: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def _started(command: list[str | Path], python: Path, root: Path, said: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     if folders := library_folders(python):
         environment["LD_LIBRARY_PATH"] = folders
     before = _left_behind()
     with open(said, "wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_large_stack
+            command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_large_stack
         )
         try:
             yield process

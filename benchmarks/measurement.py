@@ -112,8 +112,8 @@ def run_as_module(name: str, title: str, measure: Measure) -> None:
     app()
 
 
-def make_result(name: str, title: str, measure: Measure, *, quick: bool, out: Path) -> dict[str, Any]:
-    """Measure and write the two files; what went into ``NAME.json``."""
+def make_result(name: str, title: str, measure: Measure, *, quick: bool, out: Path, command: str | None = None) -> dict[str, Any]:
+    """Measure and write the two files; what went into ``NAME.json``. ``command``: how it is made again, if not as others are."""
     out.mkdir(parents=True, exist_ok=True)
     before = environment()
     skipped, outcome = None, Outcome(checks=(), summary={}, samples={})
@@ -125,7 +125,7 @@ def make_result(name: str, title: str, measure: Measure, *, quick: bool, out: Pa
     result = {
         "name": name,
         "title": title,
-        "command": f"{command_of(name)}{' --quick' if quick else ''}",
+        "command": f"{command or command_of(name)}{' --quick' if quick else ''}",
         "quick": quick,
         "skipped": skipped,
         "checks": [{**asdict(check), "met": check.met} for check in outcome.checks],
