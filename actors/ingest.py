@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set
+from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set, unhurried
 from actors.plan import RunPlan
 from actors.stage import StageActor, Start
 from actors.wiring import RunIdentity, encoder_stage
 from pipeline.credit import CreditGate
-from pipeline.messages import Progress, Sample
+from pipeline.messages import Progress, Recording, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
@@ -41,10 +42,15 @@ class IngestActor(StageActor):
         ports = IngestPorts(
             announce=self.send_to(f"{stream}>fusion") if decides else _ignore,
             sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
-            record=self.send_to(f"{stream}>sink") if records else None,
+            record=self._recorder() if records else None,
         )
         self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns, start.epoch)
         self._ingest.run(self.stopping)
+
+    def _recorder(self) -> Callable[[Recording], None]:
+        """To the log. The recorder is woken at once where a replay's credit waits for it, or no decision would wake it."""
+        outlet = self.outlets[f"{self.stage}>sink"]
+        return outlet.send if self.plan.is_replay or not self.plan.decides else unhurried(outlet, self.clock)
 
     def interrupt(self) -> None:
         """Wake the source, the credit gate and the credit listener."""
