@@ -1,4 +1,4 @@
-"""What a link is: one sending end an edge, one receiving end a stage.
+"""What a link is: one sending end an edge, one receiving end for all edges that one thread of a stage sleeps on.
 
 A link never blocks its sender. When the receiver has fallen ``capacity`` messages behind on an edge, the oldest is
 overwritten and the receiver counts it. Order is kept within an edge, not between edges.
@@ -64,7 +64,7 @@ class Outlet(Protocol):
 
 
 class Inbox(Protocol):
-    """One stage's receiving end of all its edges. `receive` is called from one thread; `wake` from any."""
+    """A stage's receiving end of edges of its own. `receive` is called from one thread; `wake` from any."""
 
     @property
     def stopped(self) -> bool:
