@@ -1,7 +1,7 @@
 """Reading ahead: a recording's packets, several at a time, shortly before one of them is due.
 
-Read one at a time, each would cost a wake of its own and cold code, nearly twice what it costs among others; and read when the one
-before has gone out, it would take time from those who work on that.
+Read one at a time, each would cost a wake of its own and cold code, nearly twice what it costs among others; and read when the
+one before has gone out, it would take time from those who work on that.
 """
 
 from __future__ import annotations
