@@ -26,6 +26,7 @@ SETTLE_NS = 2_500_000_000
 SHARE_TARGETS = {"dora": 0.5, "ray": 0.2, "graph": 0.5}
 WHOLE_TARGETS = {"holoscan": 1.0, "bare": 1.15}
 Figures = dict[str, dict[str, list[NDArray[np.int64]]]]
+"""``share`` or ``latency``, then contender, then rounds: ns, a value a decision."""
 
 
 def measure(setting: Setting) -> Outcome:
@@ -50,10 +51,10 @@ def measure(setting: Setting) -> Outcome:
             except (Skipped, ContenderFailed) as reason:
                 absent[name] = str(reason)
                 continue
-            made = dict(np.load(ran.folder / "decisions.npz"))
+            made = decisions_of(ran)
             expected = expected or made
             agreement[name] = agreement_of(made, expected, agreement.get(name))
-            _sort_in(job, ran, made, name, figures, cpu_ms)
+            sort_in(job, ran, made, name, figures, cpu_ms)
     return _outcome(figures, cpu_ms, agreement, absent, len(job.references_ns))
 
 
@@ -70,9 +71,15 @@ def agreement_of(made: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArra
     return f"{int(same.sum())} of {len(references)} equal, {len(references) - len(same)} not decided"
 
 
-def _sort_in(
+def decisions_of(ran: Ran) -> Mapping[str, NDArray[Any]]:
+    """What a contender decided: a column a field, times in ns from the job's beginning."""
+    return dict(np.load(ran.folder / "decisions.npz"))
+
+
+def sort_in(
     job: Job, ran: Ran, made: Mapping[str, NDArray[Any]], name: str, figures: Figures, cpu_ms: dict[str, list[float]]
 ) -> None:
+    """Add a round to a contender's shares, latencies and CPU time a decision; what it decided while it settled is left out."""
     settled = made["reference_ns"] >= SETTLE_NS
     share = made["publish_ns"] - made["due_ns"] - made["encode_ns"] - made["fuse_ns"]
     figures["share"][name].append(share[settled])
@@ -109,10 +116,11 @@ def _outcome(
     checks.append(ratio_check("CPU time a decision: Chiasm on Ray / dora-rs", found, 1.0))
     odd = sum(not text.startswith("all") for text in agreement.values())
     checks.append(Check(what="contenders whose outputs differ from the bare loop's", measured=odd, comparison="=", target=0))
-    return Outcome(checks=checks, summary=summary, samples=_samples(figures), draw=partial(_draw, figures))
+    return Outcome(checks=checks, summary=summary, samples=samples_of(figures), draw=partial(_draw, figures))
 
 
-def _samples(figures: Figures) -> dict[str, dict[str, Any]]:
+def samples_of(figures: Figures) -> dict[str, dict[str, Any]]:
+    """All of them, for a result's raw samples."""
     return {
         name: {
             "round": np.repeat(np.arange(len(shares)), [len(s) for s in shares]),

@@ -23,8 +23,8 @@ def environment() -> dict[str, Any]:
     """The machine, the code and the load on it now (so call this before the measurement)."""
     return {
         "date": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_files": len((_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()),
+        "commit": commit_of(ROOT),
+        "changed_files": len((_git(ROOT, "status", "--porcelain", "--untracked-files=no") or "").splitlines()),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
@@ -36,10 +36,15 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def commit_of(checkout: Path) -> str | None:
+    """The commit that a checkout is at; None where it is none."""
+    return _git(checkout, "rev-parse", "HEAD")
+
+
+def _git(checkout: Path, *arguments: str) -> str | None:
     """One git command's output, None outside a checkout."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

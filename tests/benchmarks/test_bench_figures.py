@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from benchmarks.before_after import FIGURES, KINDS
+from benchmarks.before_after import outcome as before_after_outcome
 from benchmarks.beside_peers import agreement_of
 from benchmarks.hops.schedule import Phase, Schedule
 from benchmarks.transport import sort_phase
@@ -28,6 +30,18 @@ def test_saturated_phase_gives_a_rate_and_no_latency():
     rates: list[float] = []
     sort_phase(schedule, 1, received, hops, rates)
     assert (hops, rates) == ([], [250.0]), "500 messages, the last of them after 2 s"
+
+
+def test_after_is_held_against_before_round_by_round():
+    rounds = {"before": [np.full(200, 4_000_000), np.full(200, 8_000_000)], "after": [np.full(200, 2_000_000)] * 2}
+    figures = {
+        figure: {f"{kind}, {which}": list(values) for kind in KINDS for which, values in rounds.items()} for figure in FIGURES
+    }
+    cpu_ms = {name: [9.0, 9.0] if "before" in name else [3.0, 6.0] for name in figures["share"]}
+    summary = before_after_outcome(figures, cpu_ms, "abc", 2).summary
+    found = summary["runtime share on Ray, p99: after / before"]
+    assert (found["median"], found["least"], found["greatest"]) == (0.375, 0.25, 0.5)
+    assert summary["CPU time inline: after / before"]["median"] == 0.5
 
 
 def made(references: list[int], outputs: list[list[float]], actions: list[int]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,17 @@ def test_contender_that_breaks_is_told_with_its_last_words(job, tmp_path):
     broken = Contender(name="broken", title="broken", module="benchmarks.peers.no_such_module", ready=("loop",))
     with pytest.raises(ContenderFailed, match=r"broken did not begin: .*no_such_module"):
         run_contender(broken, job.folder, tmp_path / "out", job.end_ns, say=quiet)
+
+
+def test_contender_runs_the_code_of_its_checkout(job, tmp_path):
+    package = tmp_path / "earlier" / "benchmarks" / "peers"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "bare_loop.py").write_text("import sys; sys.exit('I am the earlier one')", encoding="utf-8")
+    with pytest.raises(ContenderFailed, match="I am the earlier one"):
+        earlier = replace(JOBS["bare"], root=tmp_path / "earlier")
+        run_contender(earlier, job.folder, tmp_path / "out", job.end_ns, say=quiet)
 
 
 def test_job_longer_than_the_cameras_gap_is_refused(tmp_path):
