@@ -45,6 +45,7 @@ RAY_SETTINGS = {
     "RAY_event_stats": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_memory_monitor_refresh_ms": "1000",
 }
 """Of a Ray that is started here, where the user's environment says nothing else.
 
@@ -74,9 +75,9 @@ class RayRun:
         self._stop = threading.Event()
         run_id = f"c{os.getpid()}x{uuid.uuid4().hex[:6]}"
         self._identity = RunIdentity(run_id=run_id, root=RUNS / run_id)
-        self._shared_memory = plan.scenario.runtime.link != "ray" and importlib.util.find_spec("iceoryx2") is not None
-        self._stages = StageActors(plan, self._identity, shared_memory=self._shared_memory)
-        self._owner: SharedMemoryNode | None = None
+        shared_memory = plan.scenario.runtime.link != "ray" and importlib.util.find_spec("iceoryx2") is not None
+        self._owner = SharedMemoryNode(run_id, self._identity.root, owner=True) if shared_memory else None
+        self._stages = StageActors(plan, self._identity, self._owner)
         self._own_ray = False
         self._clocks: HostClocks | None = None
         self._caretakers: Caretakers | None = None
@@ -95,11 +96,11 @@ class RayRun:
         RUNS.mkdir(mode=0o700, exist_ok=True)
         sweep_dead(RUNS)
         try:
-            if self._shared_memory:
-                self._owner = SharedMemoryNode(self._identity.run_id, self._identity.root, owner=True).__enter__()
+            if self._owner is not None:
+                self._owner.__enter__()
             self._own_ray = start_ray(self._plan.scenario.runtime.ray_address)
             opened = self._stages.open()
-            if self._shared_memory:
+            if self._owner is not None:
                 self._caretakers = Caretakers(self._identity, opened)
             limit_ns = round(self._plan.scenario.runtime.clock_uncertainty_ms * 1e6)
             self._clocks = HostClocks(self._stages.actors, opened, limit_ns)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from actors.engines import CalibratedFusion, fusion_engine
+from actors.lane import unhurried
 from actors.plan import RunPlan, contract_of, fuse_stage
 from actors.serving import opening_of
 from actors.stage import StageActor, Start, as_actor, sleep_ns
 from actors.wiring import RunIdentity
-from pipeline.messages import Announcement, Message, Progress
+from pipeline.messages import Announcement, Decision, Message, Progress
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.decide import Identity
 from pipeline.stages.fuse import FuseStage
@@ -35,7 +37,7 @@ class Fusion(StageActor):
         assert self._engine is not None
         contract = contract_of(self.plan, start.infos, start.origin_ns)
         progress = self._progress if self.plan.is_replay else None
-        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self.send_to("fusion>sink"), progress)
+        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self._decide(), progress)
         self._fuse = fuse
         while not self.stopping.is_set() and not fuse.machine.finished:
             batch: list[Message] = [m for _, m in self.inbox.receive(sleep_ns(fuse.next_wake_ns(), self.clock.now_ns()))]
@@ -44,6 +46,11 @@ class Fusion(StageActor):
             for message in batch:
                 fuse.handle(message)
             fuse.poll()
+
+    def _decide(self) -> Callable[[Decision], None]:
+        """To the sink, which is woken at once where the decision goes on to the network or into a log, or gives credit."""
+        plan, outlet = self.plan, self.outlets["fusion>sink"]
+        return outlet.send if plan.is_replay or plan.sinks or plan.record is not None else unhurried(outlet, self.clock)
 
     def hear(self, announcement: Announcement) -> None:
         """The supervisor's word on a stream whose own actor or encoder cannot speak for itself."""

@@ -13,14 +13,14 @@ from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.links.base import Outlet
 from pipeline.logs.reader import LogReader
-from pipeline.messages import Announcement, AnnouncementKind, Recording
+from pipeline.messages import Announcement, AnnouncementKind, Decision, Message, Recording
 from pipeline.sources.base import Source, StreamInfo
 from pipeline.sources.opening import open_source
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
 from pipeline.stages.sink import StageReport
 
 MOST_UNHEARD, LONGEST_UNHEARD_NS = 8, 100_000_000
-"""Recordings that may wait for the recorder to wake, and for how long."""
+"""Messages that may wait for the sink to wake, and for how long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,23 +91,30 @@ def quiet_samples(outlet: Outlet) -> Callable[[Announcement], None]:
     return announce
 
 
-def unhurried(outlet: Outlet, clock: Clock) -> Callable[[Recording], None]:
-    """Record over an outlet, mostly without waking the recorder: the next decision will, and before it others need the processor.
+def unhurried(outlet: Outlet, clock: Clock) -> Callable[[Message], None]:
+    """Send over an outlet, mostly without waking the sink: for recordings the next decision will, and before it others need the
+    processor; for decisions that go nowhere but to the console, nobody waits.
 
-    It is woken all the same once `LONGEST_UNHEARD_NS` have passed or `MOST_UNHEARD` wait, and by all that is no sample.
+    It is woken all the same once `LONGEST_UNHEARD_NS` have passed or `MOST_UNHEARD` wait, and by all that tells of more than a
+    sample.
     """
     woken_ns, unheard = clock.now_ns(), 0
 
-    def record(recording: Recording) -> None:
+    def send(message: Message) -> None:
         nonlocal woken_ns, unheard
         now_ns, unheard = clock.now_ns(), unheard + 1
-        is_sample = recording.announcement.kind is AnnouncementKind.SAMPLE
-        wake = not is_sample or unheard >= MOST_UNHEARD or now_ns - woken_ns >= LONGEST_UNHEARD_NS
+        wake = not _may_wait(message) or unheard >= MOST_UNHEARD or now_ns - woken_ns >= LONGEST_UNHEARD_NS
         if wake:
             woken_ns, unheard = now_ns, 0
-        outlet.send(recording, wake=wake)
+        outlet.send(message, wake=wake)
 
-    return record
+    return send
+
+
+def _may_wait(message: Message) -> bool:
+    if isinstance(message, Recording):
+        return message.announcement.kind is AnnouncementKind.SAMPLE
+    return isinstance(message, Decision)
 
 
 def credit_gate(plan: RunPlan, stream: str, origin_ns: int) -> CreditGate | None:

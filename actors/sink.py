@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from actors.console import CONSOLE_EDGE
 from actors.plan import RunPlan
 from actors.recording import open_log
 from actors.stage import StageActor, Start, as_actor
@@ -16,7 +17,7 @@ from pipeline.sinks.base import DecisionSink, open_sink
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.sink import RunSummary, SinkStage, StageReport
 
-GATHER_S = 0.2
+GATHER_NS = 200_000_000
 """How long decisions gather before the console or ``--json`` gets them; the log and the network get each at once."""
 
 
@@ -28,6 +29,7 @@ class Sink(StageActor):
         self._sinks: list[DecisionSink] = []
         self._stage: SinkStage | None = None
         self._arrived = threading.Condition()
+        self._shown_ns = 0
 
     def open_stage(self, resources: ExitStack) -> StreamInfo | None:
         """Open the network sinks."""
@@ -51,8 +53,20 @@ class Sink(StageActor):
             for _, message in batch:
                 if isinstance(message, Decision | Recording):
                     self._stage.handle(message)
+            self._show()
             with self._arrived:
                 self._arrived.notify_all()
+
+    def _show(self) -> None:
+        """Over the link to the console, if there is one: what has gathered, once it has for long enough."""
+        console, stage = self.outlets.get(CONSOLE_EDGE.name), self._stage
+        if console is None or stage is None or not stage.outbox or (now_ns := self.clock.now_ns()) < self._shown_ns + GATHER_NS:
+            return
+        self._shown_ns = now_ns
+        *earlier, last = stage.take()
+        for decision in earlier:
+            console.send(decision, wake=False)
+        console.send(last)
 
     def take(self, timeout_s: float) -> list[Decision]:
         """The decisions since the last call; waits for the first at most ``timeout_s``, then gathers what comes for `GATHER_S`: a
@@ -65,7 +79,7 @@ class Sink(StageActor):
             if not stage.outbox:
                 self._arrived.wait(timeout_s)
         if timeout_s:
-            self.stopping.wait(GATHER_S)
+            self.stopping.wait(GATHER_NS / 1e9)
         return stage.take()
 
     def recorded(self, stream: str) -> int:
@@ -79,6 +93,7 @@ class Sink(StageActor):
         stage = self._stage
         assert stage is not None and self._thread is not None
         deadline = time.monotonic() + timeout_s
+        self.interrupt()  # some may lie there that did not wake it
         with self._arrived:
             while not _complete(stage, decisions, recordings) and (left := deadline - time.monotonic()) > 0:
                 self._arrived.wait(left)

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from actors.dozing import Dozing
 from actors.host import settle_process, sharpen_timers
 from actors.plan import RunPlan
 from actors.ray_link import RayOutlet
@@ -54,6 +55,8 @@ class Start:
     infos: dict[str, StreamInfo]
     epoch: int = 0
     """Which incarnation of its source an ingest stage plays: one more after each restart."""
+    dozes: bool = False
+    """Whether calls to this actor are rare and announced by a knock, so that its main thread may sleep."""
 
 
 class StageActor:
@@ -70,6 +73,7 @@ class StageActor:
         self._node: SharedMemoryNode | None = None
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._dozing = Dozing()
 
     # -- to be filled in ----------------------------------------------------------------------------------------
 
@@ -132,6 +136,8 @@ class StageActor:
         """Begin the loop."""
         self._thread = threading.Thread(target=self._run, args=(start,), name=f"{self.stage} loop", daemon=True)
         self._thread.start()
+        if start.dozes:
+            self._dozing.begin(self.identity, self.stage)
 
     def deliver(self, edge: str, data: bytes) -> None:
         """The Ray link's receiving end."""

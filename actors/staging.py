@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.camera import CameraActor
+from actors.console import CONSOLE, CONSOLE_EDGE, CallingConsole, Console, LinkedConsole
+from actors.dozing import knock
 from actors.encoder import EncoderActor
 from actors.fusion import FusionActor
 from actors.hosts import placements
@@ -21,6 +23,8 @@ from actors.stage import Opened, Start
 from actors.telemetry import TelemetryActor
 from actors.text import TextActor
 from actors.wiring import Edge, LinkKind, RunIdentity, edges_of, encoder_stages
+from pipeline.links.base import Inbox
+from pipeline.links.shared_memory import SharedMemoryNode
 from pipeline.logs.reader import LogReader
 from pipeline.sources.base import StreamInfo
 
@@ -36,8 +40,9 @@ class DeployError(Exception):
 class StageActors:
     """Stage to actor, in the order of the flow: `open`, `connect`, `start`, and `reopen` for one that died."""
 
-    def __init__(self, plan: RunPlan, identity: RunIdentity, *, shared_memory: bool) -> None:
-        self._plan, self._identity, self._shared_memory = plan, identity, shared_memory
+    def __init__(self, plan: RunPlan, identity: RunIdentity, node: SharedMemoryNode | None) -> None:
+        """``node``: this process's part in the run's shared memory, where there is such memory."""
+        self._plan, self._identity, self._node = plan, identity, node
         self.actors: dict[str, Any] = {}
         self.opened: dict[str, Opened] = {}
         self.own_pids: list[int] = []
@@ -46,6 +51,7 @@ class StageActors:
         self._edges: list[Edge] = []
         self._links: dict[str, LinkKind] = {}
         self._start: Start | None = None
+        self._console_inbox: Inbox | None = None
         self._epochs: dict[str, int] = {}
 
     def open(self) -> dict[str, Opened]:
@@ -62,6 +68,10 @@ class StageActors:
         """All inboxes, then all outlets: so no first message is lost."""
         self._edges = edges_of(self._plan, {stage: o.info for stage, o in self.opened.items() if o.info is not None})
         self._links = {stage: self._link_into(stage) for stage in self.actors}
+        if self._node is not None and self._dozes("sink"):
+            self._console_inbox = self._node.inbox(CONSOLE, [CONSOLE_EDGE])
+            self._edges.append(Edge(sender="sink", receiver=CONSOLE, inbox=CONSOLE, spec=CONSOLE_EDGE))
+            self._links[CONSOLE] = "shared_memory"
         _get([self._listen(stage, actor) for stage, actor in self.actors.items()])
         _get([self._connect(stage, actor) for stage, actor in self.actors.items()])
 
@@ -71,15 +81,20 @@ class StageActors:
         log = LogReader(plan.replay_log) if plan.replay_log is not None else None
         origin_ns = log.origin_ns if log is not None else time.monotonic_ns() + ORIGIN_DELAY_NS
         start = self._start = Start(origin_ns=origin_ns, infos=infos)
-        _get([actor.start.remote(start) for stage, actor in self.actors.items() if stage not in infos])
-        _get([self.actors[stream].start.remote(start) for stream in infos])
+        _get([self._started(stage, actor, start) for stage, actor in self.actors.items() if stage not in infos])
+        _get([self._started(stream, self.actors[stream], start) for stream in infos])
         return origin_ns
+
+    def awake(self, stage: str) -> Any:
+        """A stage's actor, about to be called: it may doze (`actors.dozing`)."""
+        knock(self._identity, stage)
+        return self.actors[stage]
 
     def can_reopen(self, stage: str) -> bool:
         """Whether a dead stage can be made again without harm: an encoder, or the ingest of a device or socket, of a live run,
         on the driver's host, reached through shared memory. A recording cannot be taken up where it was, nor a replay.
         """
-        if self._plan.is_replay or self.opened[stage].node_id != ray.get_runtime_context().get_node_id():
+        if self._plan.is_replay or not self._is_here(stage):
             return False
         if stage in self._plan.sources:
             return self._plan.sources[stage].is_live
@@ -97,9 +112,9 @@ class StageActors:
         self._note_opened(opened)
         _get([self._listen(stage, actor)])
         _get([self._connect(stage, actor)])
-        recorded = ray.get(self.actors["sink"].recorded.remote(stage))
+        recorded = ray.get(self.awake("sink").recorded.remote(stage))
         epoch = self._epochs[stage] = self._epochs.get(stage, 0) + 1
-        _get([actor.start.remote(replace(self._start, epoch=epoch))])
+        _get([self._started(stage, actor, replace(self._start, epoch=epoch))])
         self.actors[stage] = actor
         return Reopened(actor=actor, recorded=recorded)
 
@@ -111,9 +126,25 @@ class StageActors:
             actor_class = {"fusion": FusionActor, "sink": SinkActor}.get(stage, EncoderActor)
         return actor_class.options(**self._options[stage]).remote(self._plan, stage, self._identity)
 
+    def console(self) -> Console:
+        """Where this process gets the decisions, once the run has started."""
+        if self._console_inbox is not None:
+            return LinkedConsole(self._console_inbox)
+        return CallingConsole(self.actors["sink"])
+
+    def _started(self, stage: str, actor: Any, start: Start) -> Any:
+        return actor.start.remote(replace(start, dozes=self._dozes(stage)))
+
+    def _dozes(self, stage: str) -> bool:
+        """Of a live run, what is on this host and gets its messages through shared memory is seldom called."""
+        return self._is_here(stage) and not self._plan.is_replay and self._links[stage] == "shared_memory"
+
+    def _is_here(self, stage: str) -> bool:
+        return bool(self.opened[stage].node_id == ray.get_runtime_context().get_node_id())
+
     def _note_opened(self, one: Opened) -> None:
         self.opened[one.stage] = one
-        if one.node_id == ray.get_runtime_context().get_node_id():
+        if self._is_here(one.stage):
             self.own_pids.append(one.pid)
 
     def _listen(self, stage: str, actor: Any) -> Any:
@@ -121,15 +152,15 @@ class StageActors:
 
     def _connect(self, stage: str, actor: Any) -> Any:
         links = self._links
-        handles = {r: self.actors[r] if links[r] == "ray" else None for r in self.actors}
+        handles = {r: self.actors[r] if links[r] == "ray" else None for r in links}
         return actor.connect.remote([(e, links[e.receiver], handles[e.receiver]) for e in self._edges if e.sender == stage])
 
     def _link_into(self, stage: str) -> LinkKind:
         """All that comes to a stage takes one link: shared memory if all senders are on its host."""
         forced = self._plan.scenario.runtime.link
-        if forced == "shared_memory" and not self._shared_memory:
+        if forced == "shared_memory" and self._node is None:
             raise DeployError("runtime.link=shared_memory needs iceoryx2, which has no wheel for this machine; leave it at auto")
-        if forced != "auto" or not self._shared_memory:
+        if forced != "auto" or self._node is None:
             return "shared_memory" if forced == "shared_memory" else "ray"
         senders = {e.sender for e in self._edges if e.receiver == stage}
         here = self.opened[stage].node_id

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from actors.console import CONSOLE_EDGE
 from actors.plan import RunPlan
 from actors.restarting import Restarted, Restarter
 from actors.staging import StageActors
@@ -22,7 +23,6 @@ from pipeline.messages import Announcement, AnnouncementKind, Decision, Header
 from pipeline.recorded_admission import NotReproducible
 from pipeline.stages.sink import RunSummary, StageReport
 
-CONSOLE_S = 0.2
 STOP_S = 0.8
 """From a request to stop to the log's end, at most."""
 
@@ -44,8 +44,8 @@ class Supervisor:
     ) -> None:
         self._plan, self._stages, self._stop = plan, stages, stop
         self._on_decisions, self._on_notice = on_decisions, on_notice
-        self._actors = stages.actors
-        self._waiting = {actor.wait.remote(): stage for stage, actor in self._actors.items() if stage != "sink"}
+        self._console = stages.console()
+        self._waiting = {stages.awake(stage).wait.remote(): stage for stage in stages.actors if stage != "sink"}
         self._reports: dict[str, StageReport] = {}
         self._restarter = Restarter(stages.reopen, stop)
         self._mended: list[StageReport] = []
@@ -55,15 +55,11 @@ class Supervisor:
     def watch(self, origin_ns: int) -> RunSummary:
         """Until the run's end; its summary."""
         end_ns = origin_ns + self._plan.for_ns if self._plan.for_ns is not None else None
-        taking = self._actors["sink"].take.remote(CONSOLE_S)
         while not self._finished():
-            done, _ = ray.wait([taking, *self._waiting], num_returns=1, timeout=CONSOLE_S)
-            for reference in done:
-                if reference == taking:
-                    self._show(ray.get(taking))
-                    taking = self._actors["sink"].take.remote(CONSOLE_S)
-                else:
-                    self._note_end(reference)
+            decisions, ended = self._console.wait(self._waiting)
+            self._show(decisions)
+            for reference in ended:
+                self._note_end(reference)
             for restarted in self._restarter.done():
                 self._note_restart(restarted)
             if end_ns is not None and time.monotonic_ns() >= end_ns:
@@ -72,7 +68,7 @@ class Supervisor:
                 self._end_sources()
             if self._stopped_at is not None and time.monotonic() > self._stopped_at + STOP_S:
                 break
-        return self._finish(taking)
+        return self._finish()
 
     def _finished(self) -> bool:
         decider = "fusion" if self._plan.decides else None
@@ -111,7 +107,7 @@ class Supervisor:
         told = f"{stage}: its actor died, and was started again {restarted.away_s:.1f} s later"
         self._on_notice(told)
         self._mended.append(StageReport(stage=stage, failures=(told,), sent=reopened.recorded))
-        self._waiting[reopened.actor.wait.remote()] = stage
+        self._waiting[self._stages.awake(stage).wait.remote()] = stage
         for stream in encoder_stages(self._plan).get(stage, ()):
             self._tell_fusion(stream, AnnouncementKind.VOID)  # its encoder's windows begin anew
 
@@ -121,17 +117,17 @@ class Supervisor:
             now_ns = time.monotonic_ns()
             header = Header(stream=stream, seq=-1, capture_ns=now_ns, receive_ns=now_ns)
             watermark_ns = now_ns if kind is AnnouncementKind.LOST else 0
-            self._actors["fusion"].hear.remote(Announcement(header=header, kind=kind, watermark_ns=watermark_ns))
+            self._stages.awake("fusion").hear.remote(Announcement(header=header, kind=kind, watermark_ns=watermark_ns))
 
     def _end_sources(self) -> None:
         self._stopped_at = time.monotonic()
         for stream in self._plan.sources:
-            self._actors[stream].stop.remote()
+            self._stages.awake(stream).stop.remote()
 
-    def _finish(self, taking: Any) -> RunSummary:
-        for stage, actor in self._actors.items():
+    def _finish(self) -> RunSummary:
+        for stage in self._stages.actors:
             if stage != "sink" and stage not in self._reports:
-                actor.stop.remote()
+                self._stages.awake(stage).stop.remote()
         ended, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=STOP_S) if self._waiting else ([], [])
         for reference in ended:
             self._note_end(reference)
@@ -145,9 +141,11 @@ class Supervisor:
         recordings = None
         if self._plan.record is not None and all(s in self._reports for s in self._plan.sources):
             recordings = sum(r.sent for r in (*self._mended, *self._reports.values()) if r.stage in self._plan.sources)
-        summary: RunSummary = ray.get(self._actors["sink"].finish.remote(decisions, recordings, reports, STOP_S))
-        self._show(ray.get(taking))
-        self._show(ray.get(self._actors["sink"].take.remote(0.0)))
+        if unshown := self._console.lost():
+            reports.append(StageReport(stage="console", drops={("decisions", f"overwritten on {CONSOLE_EDGE.name}"): unshown}))
+        summary: RunSummary = ray.get(self._stages.awake("sink").finish.remote(decisions, recordings, reports, STOP_S))
+        self._show(self._console.rest())
+        self._show(ray.get(self._stages.awake("sink").take.remote(0.0)))
         return summary
 
     def _show(self, decisions: list[Decision]) -> None:

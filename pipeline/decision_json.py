@@ -1,4 +1,4 @@
-"""Decisions as JSON and back, exactly: the form they have in logs, on `--json` and on the network.
+"""Decisions as JSON and back, exactly: the form they have in logs, on ``--json`` and on the network.
 
 float32 values are written as the shortest decimal that reads back to the same float32, so a decision survives the trip bit
 for bit.
@@ -63,12 +63,9 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
     }
 
 
-def decision_to_json(decision: Decision, *, with_memory: bool = False) -> str:
-    """One decision as one line of JSON. Fusion's memory is for the recorder's snapshots: left out unless asked for."""
-    plain = decision_to_dict(decision)
-    if with_memory and decision.memory:
-        plain["memory"] = decision.memory
-    return json.dumps(plain, separators=(",", ":"), allow_nan=False)
+def decision_to_json(decision: Decision) -> str:
+    """One decision as one line of JSON. Fusion's memory is left out: it is for the recorder's snapshots."""
+    return json.dumps(decision_to_dict(decision), separators=(",", ":"), allow_nan=False)
 
 
 def _receipt_from_dict(data: dict[str, Any]) -> Receipt:

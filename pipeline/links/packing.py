@@ -6,9 +6,9 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from pipeline.decision_json import decision_to_json
 from pipeline.links.base import LinkError
 from pipeline.links.wire import (
     ANNOUNCEMENT,
@@ -176,14 +176,19 @@ def _encode_progress(message: Progress) -> _Parts:
 
 
 def _encode_decision(message: Decision) -> _Parts:
+    for head, output in message.outputs.items():
+        if not np.isfinite(_array(output, _FLOAT32, 1, f"decision {message.seq}, output {head!r}")).all():
+            raise LinkError(f"decision {message.seq}: output {head!r} is {output.tolist()}; outputs must be finite numbers")
     try:
-        raw = decision_to_json(message, with_memory=True).encode()
-    except ValueError as error:
-        raise LinkError(f"decision {message.seq}: {error}; outputs and receipt must hold finite numbers only") from error
+        raw = _pack_decision(message)
+    except OverflowError as error:
+        raise LinkError(f"decision {message.seq}: a number does not fit 64 bits ({error})") from error
     if len(raw) > MAX_DECISION_BYTES:
         raise LinkError(f"decision {message.seq} of {len(raw)} bytes: at most {MAX_DECISION_BYTES} travel over a link")
     return DECISION, 0, "", _ZEROS, (len(raw), 0, 0, 0), [raw]
 
+
+_pack_decision = msgspec.msgpack.Encoder(enc_hook=np.ndarray.tobytes).encode
 
 _ENCODERS: Final[dict[type, Callable[[Any], _Parts]]] = {
     Announcement: _encode_announcement,

@@ -1,7 +1,7 @@
 """The one form that messages have between processes: a fixed header and a payload.
 
 The header carries every scalar; arrays, text and chunks lie in the payload, one after another, in the machine's byte order (both
-ends are on one host, or on hosts of the same kind: the magic tells). Whatever arrives is checked before it is believed.
+ends are on one host, or on hosts of the same kind: the magic tells). A decision is MessagePack, its outputs as bytes. Whatever arrives is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 Buffer = Any
 """Something that exports contiguous bytes: bytes, memoryview, a C-contiguous array."""
 
-MAGIC: Final = 0x43484D32
-"""``CHM1``: this version of the wire form, in this machine's byte order."""
+MAGIC: Final = 0x43484D33
+"""``CHM3``: this version of the wire form, in this machine's byte order."""
 MAX_PAYLOAD_BYTES: Final = 2**30
 MAX_TEXT_BYTES: Final = 4096
 MAX_CHUNKS: Final = 4096

@@ -87,7 +87,7 @@ def test_an_object_that_is_no_message_is_refused() -> None:
         (BLOCKS[9][:200] + struct.pack("=Q", 2**64 - 1) + BLOCKS[9][208:], "recording: its shape needs"),
         (BLOCKS[6][:-1] + b"\x02", "validity: 2"),
         (to_bytes(TextLine(header=HEADER, text="ab"))[:-1] + b"\xff", "text: 'utf-8' codec"),
-        (BLOCKS[13][:-1] + b"!", "decision"),
+        (BLOCKS[13][:-1] + b"\xc1", "decision"),
     ],
 )
 def test_broken_bytes_are_refused_with_what_is_wrong(block: bytes, complaint: str) -> None:
@@ -96,10 +96,23 @@ def test_broken_bytes_are_refused_with_what_is_wrong(block: bytes, complaint: st
 
 
 def test_a_decision_whose_fields_have_other_types_is_refused() -> None:
-    block = BLOCKS[13].replace(b'"seq":5', b'"seq":""')
-    size = struct.pack("=Q", len(block) - HEADER_BYTES)
-    block = block[:8] + size + block[16:184] + size[:4] + block[188:]
-    with pytest.raises(LinkError, match="seq is not of type int"):
+    block = BLOCKS[13].replace(b"\xa3seq\x05", b"\xa3seq\xa0")
+    assert block != BLOCKS[13]
+    with pytest.raises(LinkError, match=r"Expected `int`, got `str` - at `\$.seq`"):
+        from_bytes(block)
+
+
+@pytest.mark.parametrize("output", [[float("nan"), 0.5], [float("inf"), 0.5]])
+def test_a_decision_with_outputs_that_are_no_numbers_is_refused_by_the_sender(output: list[float]) -> None:
+    decision = replace(MESSAGES[13], outputs={"action": np.array(output, np.float32)})
+    with pytest.raises(LinkError, match="decision 5: output 'action' is"):
+        encode(decision)
+
+
+def test_a_decision_whose_outputs_are_no_float32_is_refused() -> None:
+    cut = replace(MESSAGES[13], outputs={"action": np.zeros(3, np.float32)})
+    block = to_bytes(cut).replace(b"\xc4\x0c" + bytes(12), b"\xc4\x0b" + bytes(11) + b"\xc0")
+    with pytest.raises(LinkError, match="wire decision"):
         from_bytes(block)
 
 
