@@ -98,7 +98,13 @@ def _received_ns(item: tuple[Recording, Any]) -> int:
 def _write_log(path: Path, infos: dict[str, StreamInfo], lanes: dict[str, list[tuple[Recording, Any]]]) -> None:
     metadata = {"creator": "benchmarks", "simulated": "true"}
     with LogWriter(
-        path, scenario="driving", origin_ns=ORIGIN_NS, streams=list(infos.values()), metadata=metadata, atomic=True
+        path,
+        scenario="driving",
+        origin_ns=ORIGIN_NS,
+        streams=list(infos.values()),
+        metadata=metadata,
+        atomic=True,
+        compressed=False,  # as the peers' samples lie in their file
     ) as writer:
         last = {}
         for recording, _ in heapq.merge(*lanes.values(), key=_received_ns):

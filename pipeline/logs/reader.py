@@ -20,12 +20,14 @@ from pipeline.logs.records import (
     OP_CHUNK,
     OP_MESSAGE,
     OP_METADATA,
+    Bytes,
     ChannelRecord,
     Cut,
     LogError,
     MessageRecord,
     Record,
     find_metadata,
+    message_head,
     parse_channel,
     parse_message,
     parse_metadata,
@@ -141,7 +143,7 @@ class LogReader:
                     raise self._broken("announcements", f"{len(chunks)} chunks of {channel.topic} unannounced")
                 continue
             data = bytes(message.data)
-            # Most announcements are other streams': finding the name costs a tenth of parsing the JSON.
+            # Most announcements are other streams': finding the name costs less than parsing the JSON.
             if mark is None or mark in data:
                 recording = self._recording(data, payloads, pending)
                 if recording is not None:
@@ -221,7 +223,7 @@ class LogReader:
                     where = f"{self.path}: the chunk at byte {record.offset}"
                     for opcode, data, start, end in self._contents(record, where):
                         if opcode == OP_CHANNEL:
-                            channel = parse_channel(data[start:end], where)
+                            channel = parse_channel(bytes(data[start:end]), where)
                             stream = channel.metadata.get("stream")
                             if (
                                 topics is None
@@ -230,17 +232,17 @@ class LogReader:
                             ):
                                 wanted[channel.id] = channel
                         elif opcode == OP_MESSAGE:
-                            last = parse_message(data, start, end, where)
-                            last_ns = max(last_ns, last.log_time)
-                            found = wanted.get(last.channel_id)
+                            channel_id, time_ns = message_head(data, start, end, where)
+                            last_ns = max(last_ns, time_ns)
+                            found = wanted.get(channel_id)
                             if found is not None:
-                                yield found, last
+                                yield found, parse_message(data, start, end)
                 if not self.closed:
                     self.truncated_at = f"after the data, {self._since_origin(last_ns)}; only the index is missing"
             except Cut as cut:
                 self.truncated_at = f"byte {cut.offset}, {self._since_origin(last_ns)}"
 
-    def _contents(self, record: Record, where: str) -> Iterator[tuple[int, bytes, int, int]]:
+    def _contents(self, record: Record, where: str) -> Iterator[tuple[int, Bytes, int, int]]:
         """The channel and message records of a chunk, or the one that stands in the file without a chunk."""
         if record.opcode == OP_CHUNK:
             data = unpack_chunk(record, self.path)

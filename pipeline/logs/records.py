@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+Bytes = bytes | memoryview
+
 MAGIC = b"\x89MCAP0\r\n"
 MAX_RECORD_BYTES = 256 * 2**20
 """Longest record, packed or unpacked, that is read. A chunk is 1 MiB and its last message, a raw frame at most."""
@@ -25,7 +27,7 @@ OP_METADATA, OP_METADATA_INDEX, OP_DATA_END = 0x0C, 0x0D, 0x0F
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
 
 _OPCODE_LENGTH = struct.Struct("<BQ")
-_MESSAGE = struct.Struct("<HIQQ")
+_MESSAGE, _MESSAGE_HEAD = struct.Struct("<HIQQ"), struct.Struct("<HIQ")
 _CHUNK = struct.Struct("<QQQI")
 
 
@@ -108,14 +110,17 @@ def read_records(file: BinaryIO, path: Path) -> Iterator[Record]:
         offset = start + length
 
 
-def unpack_chunk(record: Record, path: Path) -> bytes:
-    """The chunk's records, decompressed and checked against its CRC. Raises `LogError` naming the chunk."""
+def unpack_chunk(record: Record, path: Path) -> Bytes:
+    """The chunk's records, decompressed (or, if they were not compressed, as they lie in ``record``) and checked against its CRC.
+
+    Raises `LogError` naming the chunk.
+    """
     body = record.body
     try:
         _start, _end, size, crc = _CHUNK.unpack_from(body, 0)
         compression, position = _read_string(body, _CHUNK.size)
         (packed_size,) = struct.unpack_from("<Q", body, position)
-        packed = body[position + 8 : position + 8 + packed_size]
+        packed = memoryview(body)[position + 8 : position + 8 + packed_size]
         if packed_size != len(packed) or size > MAX_RECORD_BYTES:
             raise ValueError("its lengths do not fit")
         data = _decompress(packed, compression, size)
@@ -128,8 +133,9 @@ def unpack_chunk(record: Record, path: Path) -> bytes:
     return data
 
 
-def _decompress(packed: bytes, compression: str, size: int) -> bytes:
+def _decompress(packed: memoryview, compression: str, size: int) -> Bytes:
     """Exactly `size` bytes, never allocating more. Raises ValueError."""
+    data: Bytes
     if compression == "":
         data = packed
     elif compression == "zstd":
@@ -156,7 +162,7 @@ def _decompress(packed: bytes, compression: str, size: int) -> bytes:
     return data
 
 
-def read_chunk_records(data: bytes, where: str) -> Iterator[tuple[int, int, int]]:
+def read_chunk_records(data: Bytes, where: str) -> Iterator[tuple[int, int, int]]:
     """Yield (opcode, start, end) of each record in a chunk's data. Raises `LogError`, beginning with `where`."""
     position, size = 0, len(data)
     while position < size:
@@ -170,10 +176,16 @@ def read_chunk_records(data: bytes, where: str) -> Iterator[tuple[int, int, int]
         yield opcode, start, position
 
 
-def parse_message(data: bytes, start: int, end: int, where: str) -> MessageRecord:
-    """The message record in ``data[start:end]``."""
+def message_head(data: Bytes, start: int, end: int, where: str) -> tuple[int, int]:
+    """Channel and log time of the message record in ``data[start:end]``, which `parse_message` may then read. Raises `LogError`."""
     if end - start < _MESSAGE.size:
         raise LogError(f"{where}: a message is shorter than its header; replay another copy of the log")
+    channel_id, _sequence, log_time = _MESSAGE_HEAD.unpack_from(data, start)
+    return channel_id, log_time
+
+
+def parse_message(data: Bytes, start: int, end: int) -> MessageRecord:
+    """The message record in ``data[start:end]``."""
     channel_id, _sequence, log_time, publish_time = _MESSAGE.unpack_from(data, start)
     return MessageRecord(
         channel_id=channel_id,

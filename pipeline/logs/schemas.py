@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pipeline.messages import Announcement, AnnouncementKind, Header
 from pipeline.sources.base import Encoding, StreamInfo
@@ -120,18 +122,38 @@ def announcement_to_json(announcement: Announcement, chunks: int) -> bytes:
 def announcement_from_json(data: bytes | memoryview) -> tuple[Announcement, int]:
     """The announcement and its number of chunks. Raises ValueError when the text is not one."""
     try:
-        fields = json.loads(bytes(data))
-        kind, chunks = AnnouncementKind(fields.pop("kind")), fields.pop("chunks")
-        watermark_ns = fields.pop("watermark_ns", 0)
-        header = Header(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+        logged = _read_announcement(data)
+    except msgspec.DecodeError as error:
         raise ValueError(f"not an announcement: {error}") from error
-    if not isinstance(header.stream, str):
-        raise ValueError("stream is not text")
-    numbers = (header.epoch, header.seq, header.capture_ns, header.receive_ns, header.publish_ns, header.span_ns)
-    if not all(type(n) is int and abs(n) < 2**63 for n in (*numbers, watermark_ns, chunks)) or chunks < 0:
-        raise ValueError("its times and counts must be 64-bit integers")
-    return Announcement(header=header, kind=kind, watermark_ns=watermark_ns), chunks
+    header = Header(
+        stream=logged.stream,
+        epoch=logged.epoch,
+        seq=logged.seq,
+        capture_ns=logged.capture_ns,
+        receive_ns=logged.receive_ns,
+        publish_ns=logged.publish_ns,
+        span_ns=logged.span_ns,
+    )
+    return Announcement(header=header, kind=logged.kind, watermark_ns=logged.watermark_ns), logged.chunks
+
+
+_Integer = Annotated[int, msgspec.Meta(ge=1 - 2**63, le=2**63 - 1)]
+
+
+class _LoggedAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: AnnouncementKind
+    stream: str
+    epoch: _Integer = 0
+    seq: _Integer
+    capture_ns: _Integer
+    receive_ns: _Integer
+    publish_ns: _Integer = 0
+    span_ns: _Integer = 0
+    watermark_ns: _Integer = 0
+    chunks: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+_read_announcement = msgspec.json.Decoder(_LoggedAnnouncement).decode
 
 
 def log_time(time_ns: int) -> int:

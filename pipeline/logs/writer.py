@@ -59,6 +59,7 @@ class LogWriter:
     """Writes one log. A context manager, used from one thread.
 
     `metadata` are further entries for the start of the log (``config_sha256``, ``creator``, ``simulated``, notices …).
+    ``compressed``: with zstd, which also a reader pays for.
     Leaving without `finish` closes the file without its end record (``atomic``: removes it). Raises `LogError` when the
     file cannot be written, with the path and the system's reason.
     """
@@ -73,8 +74,9 @@ class LogWriter:
         metadata: dict[str, str],
         atomic: bool = False,
         clock_offset_ns: int = 0,
+        compressed: bool = True,
     ) -> None:
-        from mcap.writer import Writer
+        from mcap.writer import CompressionType, Writer
 
         self.path = Path(path)
         self._target = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp") if atomic else self.path
@@ -87,7 +89,8 @@ class LogWriter:
         self._flushed_at_ns = origin_ns
         self._sequence = 0
         self._file: BinaryIO | None = self._open()
-        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES)
+        compression = CompressionType.ZSTD if compressed else CompressionType.NONE
+        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=compression)
         start = {
             **metadata,
             "format": FORMAT_VERSION,
