@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from actors.lane import Lane, credit_gate, ingest_report, open_lane, stop_when_set, unhurried
+from actors.lane import Lane, credit_gate, heard_after, ingest_report, open_lane, stop_when_set, unhurried
 from actors.plan import RunPlan
 from actors.stage import StageActor, Start
 from actors.wiring import RunIdentity, encoder_stage
 from pipeline.credit import CreditGate
-from pipeline.messages import Progress, Recording, Sample
+from pipeline.messages import Announcement, Progress, Recording, Sample
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
 from pipeline.stages.sink import StageReport
@@ -38,14 +38,15 @@ class IngestActor(StageActor):
         self._gate = credit_gate(self.plan, stream, start.origin_ns)
         if self._gate is not None:
             threading.Thread(target=self._listen_for_credit, name=f"{stream} credit", daemon=True).start()
-        decides, records = self.plan.decides, self.plan.record is not None
-        ports = IngestPorts(
-            announce=self.send_to(f"{stream}>fusion") if decides else _ignore,
-            sample=self.send_to(f"{stream}>{encoder_stage(self.plan, stream)}") if decides else _ignore,
-            record=self._recorder() if records else None,
-        )
+        announce, sample = self._to_deciders() if self.plan.decides else (_ignore, _ignore)
+        record = self._recorder() if self.plan.record is not None else None
+        ports = IngestPorts(announce=announce, sample=sample, record=record)
         self._ingest = self._lane.ingest(ports, self._gate, self.clock, start.origin_ns, start.epoch)
         self._ingest.run(self.stopping)
+
+    def _to_deciders(self) -> tuple[Callable[[Announcement], None], Callable[[Sample], None]]:
+        stream = self.stage
+        return heard_after(self.outlets[f"{stream}>fusion"], self.outlets[f"{stream}>{encoder_stage(self.plan, stream)}"])
 
     def _recorder(self) -> Callable[[Recording], None]:
         """To the log. The recorder is woken at once where a replay's credit waits for it, or no decision would wake it."""

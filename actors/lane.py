@@ -13,7 +13,7 @@ from pipeline.credit import CreditGate
 from pipeline.formats.decode import decoder_for
 from pipeline.links.base import Outlet
 from pipeline.logs.reader import LogReader
-from pipeline.messages import Announcement, AnnouncementKind, Decision, Message, Recording
+from pipeline.messages import Announcement, AnnouncementKind, Decision, Message, Recording, Sample
 from pipeline.sources.base import Source, StreamInfo
 from pipeline.sources.opening import open_source
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest, SampleReader
@@ -83,12 +83,25 @@ def open_lane(plan: RunPlan, stream: str, clock: Clock) -> Iterator[Lane]:
 
 
 def quiet_samples(outlet: Outlet) -> Callable[[Announcement], None]:
-    """Announce over an outlet without waking its receiver for samples: they follow into the same inbox, and wake it."""
+    """Announce over an outlet without waking its receiver for samples: what follows them will."""
 
     def announce(announcement: Announcement) -> None:
         outlet.send(announcement, wake=announcement.kind is not AnnouncementKind.SAMPLE)
 
     return announce
+
+
+def heard_after(fusion: Outlet, encoder: Outlet) -> tuple[Callable[[Announcement], None], Callable[[Sample], None]]:
+    """Announce to fusion, and send to the encoder: for a sample's announcement fusion is woken when the sample is on its way.
+
+    Woken before, it would take the processor from the source, or from the encoder, for which there is more to do.
+    """
+
+    def send(sample: Sample) -> None:
+        encoder.send(sample)
+        fusion.wake()
+
+    return quiet_samples(fusion), send
 
 
 def unhurried(outlet: Outlet, clock: Clock) -> Callable[[Message], None]:

@@ -37,6 +37,9 @@ class RayOutlet:
         if len(self._under_way) >= 32:
             self._forget_delivered()
 
+    def wake(self) -> None:
+        """Each message has."""
+
     def _forget_delivered(self) -> None:
         done, waiting = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0)
         if done:

@@ -58,6 +58,10 @@ class Outlet(Protocol):
         """
         ...
 
+    def wake(self) -> None:
+        """Wake the receiver, for what was sent without."""
+        ...
+
     def close(self) -> None:
         """Release the sending end. Twice is harmless."""
         ...

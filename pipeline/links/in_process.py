@@ -36,6 +36,10 @@ class InProcessOutlet:
         _freeze(message)
         self._inbox._put(self.edge, message, wake=wake)
 
+    def wake(self) -> None:
+        """See `pipeline.links.base.Outlet.wake`."""
+        self._inbox._look()
+
     def close(self) -> None:
         """Nothing to release."""
 
@@ -77,6 +81,10 @@ class InProcessInbox:
             queue.append(message)
             if wake:
                 self._condition.notify()
+
+    def _look(self) -> None:
+        with self._condition:
+            self._condition.notify()
 
     def receive(self, timeout_ns: int | None) -> list[tuple[str, Message]]:
         """Everything that waits; see `pipeline.links.base.Inbox.receive`."""

@@ -137,10 +137,17 @@ class SharedMemoryOutlet:
         self._count += 1
         try:
             self._assume_init(loan).send()
-            if wake:
-                self._notifier.notify_with_custom_event_id(self._event)
-        except (self._iox2.SendError, self._iox2.NotifierNotifyError) as error:
+        except self._iox2.SendError as error:
             raise LinkError(f"edge {self.edge}: cannot send: {error}") from error
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the receiver, for what was sent without. Raises `LinkError` when it cannot."""
+        try:
+            self._notifier.notify_with_custom_event_id(self._event)
+        except self._iox2.NotifierNotifyError as error:
+            raise LinkError(f"edge {self.edge}: cannot wake its receiver: {error}") from error
 
     def _grow(self, words: int) -> None:
         """Make sure that the larger segment which the next loan makes fits: it is a power of two times as large."""

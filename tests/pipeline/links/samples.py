@@ -43,6 +43,11 @@ def sleeps_through_a_quiet_message(inbox: Inbox, camera: Outlet, text: Outlet) -
     assert time.monotonic() - began > 0.15
     camera.send(announcement(3), wake=False)
     assert inbox.receive(1_000_000) == [(camera.edge, announcement(3))], "without a wait it is found at once"
+    late = threading.Timer(0.1, camera.wake)
+    threading.Timer(0.02, lambda: (camera.send(announcement(4), wake=False), late.start())).start()
+    began = time.monotonic()
+    assert inbox.receive(None) == [(camera.edge, announcement(4))], "woken afterwards, it finds what came without"
+    assert time.monotonic() - began > 0.1
 
 
 def announcement(seq: int, stream: str = "camera") -> Announcement:
