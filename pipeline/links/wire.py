@@ -1,7 +1,8 @@
 """The one form that messages have between processes: a fixed header and a payload.
 
 The header carries every scalar; arrays, text and chunks lie in the payload, one after another, in the machine's byte order (both
-ends are on one host, or on hosts of the same kind: the magic tells). A decision is MessagePack, its outputs as bytes. Whatever arrives is checked before it is believed.
+ends are on one host, or on hosts of the same kind: the magic tells). A decision is MessagePack, its outputs as bytes. Whatever
+arrives is checked before it is believed.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def read_chunk_records(data: Bytes, where: str) -> Iterator[tuple[int, int, int]
 
 
 def message_head(data: Bytes, start: int, end: int, where: str) -> tuple[int, int]:
-    """Channel and log time of the message record in ``data[start:end]``, which `parse_message` may then read. Raises `LogError`."""
+    """Channel and log time of the message record in ``data[start:end]``; `parse_message` reads the rest. Raises `LogError`."""
     if end - start < _MESSAGE.size:
         raise LogError(f"{where}: a message is shorter than its header; replay another copy of the log")
     channel_id, _sequence, log_time = _MESSAGE_HEAD.unpack_from(data, start)
