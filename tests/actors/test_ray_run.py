@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_ray_runs_without_what_serves_nobody_and_reports_to_nobody() -> None:
     assert any("raylet" in command for command in commands)
     assert not [command for command in commands if any(helper in command for helper in IDLE_HELPERS)]
     assert usage_lib.usage_stats_enabled() is False
+
+
+def test_a_live_runs_decisions_all_reach_the_console_while_its_actors_doze_and_it_stops_at_once() -> None:
+    batches: list[list[Decision]] = []
+    began: dict[int, int] = {}
+    stopped_s: list[float] = []
+
+    def on_decisions(decisions: list[Decision]) -> None:
+        batches.append(decisions)
+        if len(batches) == 2:
+            began.update((pid, main_thread_sleeps(pid)) for pid in run.pids.values())
+        if len(batches) == 12:
+            slept = [main_thread_sleeps(pid) - began[pid] for pid in run.pids.values()]
+            assert max(slept) < 100, f"in two seconds Ray's own looking for signals would make it 200: {slept}"
+            stopped_s.append(time.monotonic())
+            run.stop()
+
+    run = RayRun(plan_live("driving", [], []).plan, on_decisions=on_decisions)
+    summary = run.run()
+    assert time.monotonic() - stopped_s[0] < 3
+    shown = [decision.seq for batch in batches for decision in batch]
+    assert shown == list(range(summary.decisions)) and not summary.dropped
+    assert max(map(len, batches)) > 1, "they come some at a time"
+
+
+def main_thread_sleeps(pid: int) -> int:
+    """How often it went to sleep of itself."""
+    status = Path(f"/proc/{pid}/task/{pid}/status").read_text(encoding="ascii", errors="replace")
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
 @pytest.mark.parametrize(
