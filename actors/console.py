@@ -77,6 +77,8 @@ class LinkedConsole:
             return decisions, []
         self._ended.clear()
         ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+        if not ended:
+            self._ended.set()  # Ray has told the one and not yet the other: look again next time
         return decisions, ended
 
     def rest(self) -> list[Decision]:

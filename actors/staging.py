@@ -90,6 +90,12 @@ class StageActors:
         knock(self._identity, stage)
         return self.actors[stage]
 
+    def console(self) -> Console:
+        """Where this process gets the decisions, once the run has started."""
+        if self._console_inbox is not None:
+            return LinkedConsole(self._console_inbox)
+        return CallingConsole(self.actors["sink"])
+
     def can_reopen(self, stage: str) -> bool:
         """Whether a dead stage can be made again without harm: an encoder, or the ingest of a device or socket, of a live run,
         on the driver's host, reached through shared memory. A recording cannot be taken up where it was, nor a replay.
@@ -125,12 +131,6 @@ class StageActors:
         else:
             actor_class = {"fusion": FusionActor, "sink": SinkActor}.get(stage, EncoderActor)
         return actor_class.options(**self._options[stage]).remote(self._plan, stage, self._identity)
-
-    def console(self) -> Console:
-        """Where this process gets the decisions, once the run has started."""
-        if self._console_inbox is not None:
-            return LinkedConsole(self._console_inbox)
-        return CallingConsole(self.actors["sink"])
 
     def _started(self, stage: str, actor: Any, start: Start) -> Any:
         return actor.start.remote(replace(start, dozes=self._dozes(stage)))
