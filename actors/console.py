@@ -24,7 +24,7 @@ class Console(Protocol):
         ...
 
     def rest(self) -> list[Decision]:
-        """What is on its way here, once the sink has stopped."""
+        """What is on its way here."""
         ...
 
     def lost(self) -> int:
@@ -46,7 +46,7 @@ class CallingConsole:
             return [], done
         decisions = ray.get(self._taking)
         self._taking = self._sink.take.remote(CONSOLE_S)
-        return decisions, [one for one in done if one in running]
+        return decisions, []
 
     def rest(self) -> list[Decision]:
         """See `Console.rest`."""

@@ -50,7 +50,8 @@ RAY_SETTINGS = {
 """Of a Ray that is started here, where the user's environment says nothing else.
 
 Left alone, its workers run at nice 15, which beside busy processes turned 7 ms into 2.4 s; it reports to its vendor; and its
-statistics, which nobody reads, take a third of the time that an idle process takes.
+statistics, which nobody reads, take a third of the time that an idle process takes. Memory is looked at once a second, not four
+times.
 """
 IDLE_HELPERS = ("ray/_private/log_monitor.py", "ray/autoscaler/_private/monitor.py", "ray/dashboard/dashboard.py")
 """Processes that Ray starts beside a local run whether or not they serve anybody: here nobody reads what they gather, scales a

@@ -1,6 +1,6 @@
 """A Ray worker's main thread, asleep while nobody calls its actor.
 
-On that thread Ray looks for signals 100 times a second, and there is no setting for it: an eighth of the CPU time of a run. But
+On that thread Ray looks for signals 100 times a second, and we found no setting for it: an eighth of the CPU time of a run. But
 what it looks for is handlers to run, there and then; so one that sleeps puts an end to the looking. Ray also begins all calls on
 that thread. Hence whoever has a call knocks first, at a door in the run's folder.
 """

@@ -37,7 +37,7 @@ class Fusion(StageActor):
         assert self._engine is not None
         contract = contract_of(self.plan, start.infos, start.origin_ns)
         progress = self._progress if self.plan.is_replay else None
-        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self._decide(), progress)
+        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self._publisher(), progress)
         self._fuse = fuse
         while not self.stopping.is_set() and not fuse.machine.finished:
             batch: list[Message] = [m for _, m in self.inbox.receive(sleep_ns(fuse.next_wake_ns(), self.clock.now_ns()))]
@@ -47,7 +47,7 @@ class Fusion(StageActor):
                 fuse.handle(message)
             fuse.poll()
 
-    def _decide(self) -> Callable[[Decision], None]:
+    def _publisher(self) -> Callable[[Decision], None]:
         """To the sink, which is woken at once where the decision goes on to the network or into a log, or gives credit."""
         plan, outlet = self.plan, self.outlets["fusion>sink"]
         return outlet.send if plan.is_replay or plan.sinks or plan.record is not None else unhurried(outlet, self.clock)

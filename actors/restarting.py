@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
 
 BACKOFF_S = (0.0, 1.0, 4.0)
 """How long to wait before each start; a stage that dies once more within `FORGIVEN_S` is given up."""
@@ -16,9 +15,8 @@ FORGIVEN_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopened:
-    """A stage's new actor, which serves already."""
+    """A stage has a new actor, which serves already."""
 
-    actor: Any
     recorded: int = 0
     """How many recordings of its predecessor the sink has."""
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from msgspec.structs import replace
+
 from actors.console import CONSOLE_EDGE
 from actors.plan import RunPlan
 from actors.recording import open_log
@@ -60,17 +62,17 @@ class Sink(StageActor):
     def _show(self) -> None:
         """Over the link to the console, if there is one: what has gathered, once it has for long enough."""
         console, stage = self.outlets.get(CONSOLE_EDGE.name), self._stage
-        if console is None or stage is None or not stage.outbox or (now_ns := self.clock.now_ns()) < self._shown_ns + GATHER_NS:
+        now_ns = self.clock.now_ns()
+        if console is None or stage is None or not stage.outbox or now_ns < self._shown_ns + GATHER_NS:
             return
         self._shown_ns = now_ns
-        *earlier, last = stage.take()
-        for decision in earlier:
-            console.send(decision, wake=False)
-        console.send(last)
+        for decision in stage.take():
+            console.send(replace(decision, memory=""), wake=False)  # memory is for the log, and large
+        console.wake()
 
     def take(self, timeout_s: float) -> list[Decision]:
-        """The decisions since the last call; waits for the first at most ``timeout_s``, then gathers what comes for `GATHER_S`: a
-        call for each decision would cost more than the decision.
+        """The decisions since the last call; waits for the first at most ``timeout_s``, then gathers what comes for
+        `GATHER_NS`: a call for each decision would cost more than the decision.
         """
         stage = self._stage
         if stage is None:

@@ -122,7 +122,7 @@ class StageActors:
         epoch = self._epochs[stage] = self._epochs.get(stage, 0) + 1
         _get([self._started(stage, actor, replace(self._start, epoch=epoch))])
         self.actors[stage] = actor
-        return Reopened(actor=actor, recorded=recorded)
+        return Reopened(recorded=recorded)
 
     def _made(self, stage: str) -> Any:
         actor_class: Any

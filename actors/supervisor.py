@@ -141,6 +141,7 @@ class Supervisor:
         recordings = None
         if self._plan.record is not None and all(s in self._reports for s in self._plan.sources):
             recordings = sum(r.sent for r in (*self._mended, *self._reports.values()) if r.stage in self._plan.sources)
+        self._show(self._console.rest())  # what was overwritten is noticed when what came after it is read
         if unshown := self._console.lost():
             reports.append(StageReport(stage="console", drops={("decisions", f"overwritten on {CONSOLE_EDGE.name}"): unshown}))
         summary: RunSummary = ray.get(self._stages.awake("sink").finish.remote(decisions, recordings, reports, STOP_S))

@@ -27,7 +27,7 @@ OP_METADATA, OP_METADATA_INDEX, OP_DATA_END = 0x0C, 0x0D, 0x0F
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
 
 _OPCODE_LENGTH = struct.Struct("<BQ")
-_MESSAGE, _MESSAGE_HEAD = struct.Struct("<HIQQ"), struct.Struct("<HIQ")
+_MESSAGE = struct.Struct("<HIQQ")
 _CHUNK = struct.Struct("<QQQI")
 
 
@@ -180,7 +180,7 @@ def message_head(data: Bytes, start: int, end: int, where: str) -> tuple[int, in
     """Channel and log time of the message record in ``data[start:end]``; `parse_message` reads the rest. Raises `LogError`."""
     if end - start < _MESSAGE.size:
         raise LogError(f"{where}: a message is shorter than its header; replay another copy of the log")
-    channel_id, _sequence, log_time = _MESSAGE_HEAD.unpack_from(data, start)
+    channel_id, _sequence, log_time, _publish_time = _MESSAGE.unpack_from(data, start)
     return channel_id, log_time
 
 

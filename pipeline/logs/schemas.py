@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -125,32 +125,17 @@ def announcement_from_json(data: bytes | memoryview) -> tuple[Announcement, int]
         logged = _read_announcement(data)
     except msgspec.DecodeError as error:
         raise ValueError(f"not an announcement: {error}") from error
-    header = Header(
-        stream=logged.stream,
-        epoch=logged.epoch,
-        seq=logged.seq,
-        capture_ns=logged.capture_ns,
-        receive_ns=logged.receive_ns,
-        publish_ns=logged.publish_ns,
-        span_ns=logged.span_ns,
-    )
-    return Announcement(header=header, kind=logged.kind, watermark_ns=logged.watermark_ns), logged.chunks
+    fields = {name: getattr(logged, name) for name in Header.__struct_fields__}
+    numbers = [value for name, value in fields.items() if name != "stream"]
+    if any(abs(n) >= 2**63 for n in (*numbers, logged.watermark_ns, logged.chunks)) or logged.chunks < 0:
+        raise ValueError("its times and counts must be 64-bit integers")
+    return Announcement(header=Header(**fields), kind=logged.kind, watermark_ns=logged.watermark_ns), logged.chunks
 
 
-_Integer = Annotated[int, msgspec.Meta(ge=1 - 2**63, le=2**63 - 1)]
-
-
-class _LoggedAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _LoggedAnnouncement(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: AnnouncementKind
-    stream: str
-    epoch: _Integer = 0
-    seq: _Integer
-    capture_ns: _Integer
-    receive_ns: _Integer
-    publish_ns: _Integer = 0
-    span_ns: _Integer = 0
-    watermark_ns: _Integer = 0
-    chunks: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    watermark_ns: int = 0
+    chunks: int
 
 
 _read_announcement = msgspec.json.Decoder(_LoggedAnnouncement).decode

@@ -34,10 +34,10 @@ def ended(restarter: Restarter) -> Restarted:
 
 
 def test_it_says_with_which_actor_a_restart_ended() -> None:
-    restarter = Restarter(lambda stage: Reopened(actor=f"new {stage}", recorded=7), threading.Event())
+    restarter = Restarter(lambda stage: Reopened(recorded=7), threading.Event())
     assert restarter.begin("encoder")
     found = ended(restarter)
-    assert found.stage == "encoder" and found.reopened == Reopened(actor="new encoder", recorded=7)
+    assert found.stage == "encoder" and found.reopened == Reopened(recorded=7)
 
 
 def test_it_says_on_one_line_why_a_stage_cannot_be_started() -> None:
@@ -61,7 +61,7 @@ def test_how_long_a_stage_was_away_counts_from_its_death_over_all_attempts(monke
         clock[0] += 3.0
         if len(attempts) == 1:
             raise OSError("still held")
-        return Reopened(actor="new")
+        return Reopened()
 
     restarter = Restarter(second_time_lucky, threading.Event())
     found = []
@@ -74,6 +74,6 @@ def test_how_long_a_stage_was_away_counts_from_its_death_over_all_attempts(monke
 def test_a_run_that_is_ending_starts_nothing_again() -> None:
     stopping, asked = threading.Event(), []
     stopping.set()
-    restarter = Restarter(lambda stage: asked.append(stage) or Reopened(actor=None), stopping)
+    restarter = Restarter(lambda stage: asked.append(stage) or Reopened(), stopping)
     restarter._run("encoder", 60.0)  # what its thread does
     assert restarter.done() == [] and asked == []

@@ -245,7 +245,7 @@ def test_record_longer_than_allowed_is_refused(scratch: Callable[[bytes], Path])
         ([message(2, b"{")], "/announcements"),
         ([message(2, announcement(kind=77))], "/announcements"),
         ([message(2, announcement(seq="1"))], "Expected `int`, got `str` - at `$.seq`"),
-        ([message(2, announcement(capture_ns=2**70))], "`$.capture_ns`"),
+        ([message(2, announcement(capture_ns=2**70))], "64-bit integers"),
         ([message(2, announcement(extra=1))], "not an announcement"),
         ([message(2, announcement(stream="sonar"))], "'sonar' is not declared"),
         ([message(2, announcement(chunks=1))], "announces 1 chunks and the log holds 0"),
