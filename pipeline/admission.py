@@ -349,9 +349,28 @@ class AdmissionMachine:
         self._decided_ns = head.reference_ns
         late = now_ns is not None and now_ns > head.reference_ns + self.contract.deadline_ns
         skipped = late and bool(self._pending) and self._ready(self._pending[0], now_ns)
-        windows = tuple(lane.admit(head.reference_ns, head.settled_by.get(name, 0)) for name, lane in self._lanes.items())
+        admission = self._admission(head, skipped=skipped)
         for lane in self._lanes.values():
             lane.forget(head.reference_ns)
+        return admission
+
+    @property
+    def pending_ns(self) -> int | None:
+        """The first reference time that waits to be decided."""
+        return self._pending[0].reference_ns if self._pending else None
+
+    def foreseen(self, now_ns: int) -> Admission | None:
+        """What would be admitted now, at the pending reference time or else the next; None before the first. Changes nothing."""
+        if self._last_reference_ns is None:
+            return None
+        pending_ns = self.pending_ns
+        reference_ns = self._last_reference_ns + self.contract.period_ns if pending_ns is None else pending_ns
+        head = _Pending(reference_ns, synthetic=False, announced_ns=now_ns)
+        self._ready(head, now_ns)
+        return self._admission(head, skipped=False)
+
+    def _admission(self, head: _Pending, *, skipped: bool) -> Admission:
+        windows = tuple(lane.admit(head.reference_ns, head.settled_by.get(name, 0)) for name, lane in self._lanes.items())
         return Admission(
             reference_ns=head.reference_ns,
             synthetic=head.synthetic,

@@ -152,6 +152,15 @@ class RecordedAdmission:
         return None
 
     @property
+    def pending_ns(self) -> int | None:
+        """None: nothing here waits for a clock."""
+        return None
+
+    def foreseen(self, now_ns: int) -> Admission | None:
+        """None: a replay rehearses nothing."""
+        return None
+
+    @property
     def finished(self) -> bool:
         """Every recorded decision was made again."""
         return self._next is None

@@ -196,6 +196,11 @@ class SharedMemoryInbox:
     def __init__(self, iox2: Any, listener: Any, notifier: Any, edges: list[_Edge]) -> None:
         self._iox2 = iox2
         self._listener: Any = listener
+        # A listener's own timed wait ends with a tick of the kernel, up to 8 ms late; that of a wait set when it should.
+        self._timed: Any = (
+            iox2.WaitSetBuilder.new().signal_handling_mode(iox2.SignalHandlingMode.Disabled).create(iox2.ServiceType.Ipc)
+        )
+        self._attached: Any = self._timed.attach_notification(listener)
         self._notifier: Any = notifier
         self._wake = iox2.EventId.new(_WAKE_ID)
         self._edges = edges
@@ -241,8 +246,9 @@ class SharedMemoryInbox:
             elif timeout_ns == 0:
                 events = self._listener.try_wait()
             else:
-                events = self._listener.timed_wait(self._iox2.Duration.from_nanos(timeout_ns))
-        except self._iox2.ListenerWaitError as error:
+                self._timed.wait_and_process_with_timeout(self._iox2.Duration.from_nanos(timeout_ns))
+                events = self._listener.try_wait()
+        except (self._iox2.ListenerWaitError, self._iox2.WaitSetRunError) as error:
             # A signal arrived. Python runs its handler between two bytecodes, so all there is to do is to look again.
             if "Interrupt" in str(error):
                 return
@@ -299,8 +305,9 @@ class SharedMemoryInbox:
             if edge.subscriber is not None:
                 edge.subscriber.delete()
                 edge.subscriber = None
-        listener, notifier, self._listener, self._notifier = self._listener, self._notifier, None, None
-        for port in (listener, notifier):
+        attached, timed, listener, notifier = self._attached, self._timed, self._listener, self._notifier
+        self._attached = self._timed = self._listener = self._notifier = None
+        for port in (attached, timed, listener, notifier):
             if port is not None:
                 port.delete()
 
@@ -362,9 +369,13 @@ class SharedMemoryNode:
             listener = event.listener_builder().create()
             notifier = event.notifier_builder().create()
             receiving = [_Edge(edge.name, _batch(edge), self._service(edge).subscriber_builder().create()) for edge in edges]
+            inbox = SharedMemoryInbox(self._iox2, listener, notifier, receiving)
         except (self._iox2.ListenerCreateError, self._iox2.NotifierCreateError, self._iox2.SubscriberCreateError) as error:
             raise LinkError(f"stage {stage}: cannot make its inbox ({error}); is it already running twice?") from error
-        inbox = SharedMemoryInbox(self._iox2, listener, notifier, receiving)
+        except (self._iox2.WaitSetCreateError, self._iox2.WaitSetAttachmentError) as error:
+            raise LinkError(
+                f"stage {stage}: cannot wait for its inbox ({error}); are there file descriptors left (ulimit -n)?"
+            ) from error
         self._ports.append(inbox)
         return inbox
 

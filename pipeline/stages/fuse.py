@@ -15,6 +15,7 @@ from pipeline.clock import Clock
 from pipeline.messages import Admitted, Announcement, Availability, Decision, Message, Progress, Tokens
 from pipeline.stages.decide import DecideStage
 from pipeline.stages.memory import FusionMemory, MemorySpec
+from pipeline.stages.rehearsal import Rehearsal
 
 PROGRESS_STEP_NS = 20_000_000
 """How far fusion gets in event time before it tells the sources of a replay again."""
@@ -81,13 +82,30 @@ class Admitting(Protocol):
         """An encoder's output came; it stays valid."""
         ...
 
+    @property
+    def pending_ns(self) -> int | None:
+        """The first reference time that waits to be decided."""
+        ...
+
     def due(self, now_ns: int | None) -> Admission | None:
         """The next admission that can be made, or None."""
+        ...
+
+    def foreseen(self, now_ns: int) -> Admission | None:
+        """What the next admission would be as things are, for a rehearsal; None where that cannot be said. Changes nothing."""
         ...
 
     def next_wake_ns(self) -> int | None:
         """When to ask again although nothing arrived."""
         ...
+
+
+class _Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the network reads for one admission, but for its memory."""
+
+    streams: tuple[Admitted, ...]
+    arrays: dict[str, NDArray[Any]]
+    present: tuple[bool, ...]
 
 
 class FuseStage:
@@ -102,10 +120,13 @@ class FuseStage:
         clock: Clock,
         publish: Callable[[Decision], None],
         progress: Callable[[Progress], None] | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self.machine = machine
         self._network, self._decide, self._clock = network, decide, clock
-        self._publish, self._progress = publish, progress
+        self._publish, self._progress, self._rehearsal = publish, progress, rehearsal
+        self._last: tuple[_Inputs, Fused, int] | None = None
+        """What the network read and gave last, and how long it took."""
         self._reported_ns = -(2**62)
         self.decisions = 0
         self._memory = FusionMemory(network.memory) if network.memory is not None else None
@@ -131,41 +152,67 @@ class FuseStage:
         self._report()
 
     def next_wake_ns(self) -> int | None:
-        """When to poll again although nothing came (None in replay)."""
-        return self.machine.next_wake_ns() if self.machine.clocked else None
+        """When to poll (and rehearse) again although nothing came (None in replay)."""
+        if not self.machine.clocked:
+            return None
+        wakes = (self.machine.next_wake_ns(), self._rehearsal.wake_ns if self._rehearsal is not None else None)
+        return min((w for w in wakes if w is not None), default=None)
+
+    def rehearse(self) -> None:
+        """Go through the next decision, if it is time to: see `pipeline.stages.rehearsal`. For a live loop with nothing to do."""
+        now_ns = self._clock.now_ns()
+        if self._rehearsal is None or self._last is None or not self._rehearsal.is_time(self.machine.pending_ns, now_ns):
+            return
+        admission = self.machine.foreseen(now_ns)
+        if admission is None:
+            return
+        inputs, fused, fuse_ns = self._last
+        streams = self._inputs(admission).streams
+        if self._rehearsal.takes_network(fuse_ns):
+            self._network.fuse(inputs.arrays, inputs.present)
+        times_ns = (now_ns, self._clock.now_ns())
+        self._decide.rehearse(admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served)
 
     def _fuse(self, admission: Admission) -> Decision:
+        start_ns = self._clock.now_ns()
+        inputs = self._inputs(admission)
+        if admission.skipped:
+            return self._decide.skip(admission, inputs.streams)
+        if self._memory is not None:
+            inputs.arrays.update(self._memory.inputs(admission.reference_ns))
+        fused = self._network.fuse(inputs.arrays, inputs.present)
+        if self._memory is not None and fused.token is not None:
+            self._memory.keep(admission.reference_ns, fused.token)
+        times_ns = (start_ns, self._clock.now_ns())
+        for window in admission.windows:
+            if window.tokens is not None:
+                self._note_engine(window.admitted.stream.partition(".")[0], window.tokens.engine)
+        self._note_engine("fusion", fused.engine)
+        if self._rehearsal is not None:
+            self._last = inputs, fused, times_ns[1] - times_ns[0]
+            self._rehearsal.decided(admission.announced_ns)
+        return self._decide.decide(
+            admission, inputs.streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
+        )
+
+    def _inputs(self, admission: Admission) -> _Inputs:
         windows = {w.admitted.stream: w for w in admission.windows}
         streams = tuple(
             windows[s].admitted if s in windows else Admitted(stream=s, availability=Availability.MISSING)
             for s in self._network.streams
         )
-        if admission.skipped:
-            return self._decide.skip(admission, streams)
-        start_ns = self._clock.now_ns()
-        inputs: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         age_s = np.zeros(len(streams), dtype=np.float32)
         mask = np.zeros((len(streams), 3), dtype=np.float32)
         for index, admitted in enumerate(streams):
             window = windows.get(admitted.stream)
             tokens = window.tokens if window is not None else None
-            inputs[f"{admitted.stream}_tokens"] = self._absent[admitted.stream] if tokens is None else tokens.values
-            if tokens is not None:
-                self._note_engine(admitted.stream.partition(".")[0], tokens.engine)
+            arrays[f"{admitted.stream}_tokens"] = self._absent[admitted.stream] if tokens is None else tokens.values
             age_s[index] = admitted.age_ns / 1e9
             mask[index, _mask_column(admitted.availability)] = 1.0
-        inputs["age_s"], inputs["mask"] = age_s, mask
+        arrays["age_s"], arrays["mask"] = age_s, mask
         present = tuple(a.availability is Availability.PRESENT for a in streams)
-        if self._memory is not None:
-            inputs |= self._memory.inputs(admission.reference_ns)
-        fused = self._network.fuse(inputs, present)
-        if self._memory is not None and fused.token is not None:
-            self._memory.keep(admission.reference_ns, fused.token)
-        times_ns = (start_ns, self._clock.now_ns())
-        self._note_engine("fusion", fused.engine)
-        return self._decide.decide(
-            admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
-        )
+        return _Inputs(streams=streams, arrays=arrays, present=present)
 
     def _note_engine(self, role: str, engine: str) -> None:
         if engine != self._served.get(role, ""):

@@ -223,6 +223,18 @@ def test_a_message_larger_than_declared_makes_the_memory_grow(run: Run) -> None:
         assert not large.image_hwc.flags.writeable
 
 
+def test_a_timed_wait_ends_when_it_should(run: Run) -> None:
+    with run.node(owner=True) as node:
+        inbox = node.inbox("encoder", [FORTH])
+        over_ns = []
+        for _ in range(15):
+            start_ns = time.monotonic_ns()
+            assert inbox.receive(2_000_000) == []
+            over_ns.append(time.monotonic_ns() - start_ns - 2_000_000)
+        assert min(over_ns) >= 0
+        assert min(over_ns) < 1_500_000, "rounded to ticks of 4 ms, none could"
+
+
 def test_wake_ends_a_wait_without_limit_and_is_kept_for_the_next_one(run: Run) -> None:
     with run.node() as node:
         inbox = node.inbox("encoder", [FORTH])
