@@ -15,7 +15,6 @@ from pipeline.messages import Announcement, Decision, Message, Progress
 from pipeline.sources.base import StreamInfo
 from pipeline.stages.decide import Identity
 from pipeline.stages.fuse import FuseStage
-from pipeline.stages.rehearsal import Rehearsing
 from pipeline.stages.sink import StageReport
 
 
@@ -38,7 +37,7 @@ class Fusion(StageActor):
         assert self._engine is not None
         contract = contract_of(self.plan, start.infos, start.origin_ns)
         progress = self._progress if self.plan.is_replay else None
-        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self._publisher(), progress, Rehearsing.ANNOUNCED)
+        fuse = fuse_stage(self.plan, self._engine, contract, self.clock, self._publisher(), progress)
         self._fuse = fuse
         while not self.stopping.is_set() and not fuse.machine.finished:
             batch: list[Message] = [m for _, m in self.inbox.receive(sleep_ns(fuse.next_wake_ns(), self.clock.now_ns()))]
@@ -47,7 +46,8 @@ class Fusion(StageActor):
             for message in batch:
                 fuse.handle(message)
             fuse.poll()
-            fuse.rehearse()
+            if not self.plan.is_replay:
+                fuse.rehearse()
 
     def _publisher(self) -> Callable[[Decision], None]:
         """To the sink, which is woken at once where the decision goes on to the network or into a log, or gives credit."""

@@ -27,7 +27,6 @@ from pipeline.sources.base import StreamInfo
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.fuse import FuseStage
 from pipeline.stages.ingest import IngestPorts, LiveIngest, ReplayIngest
-from pipeline.stages.rehearsal import Rehearsing
 from pipeline.stages.sink import RunSummary, SinkStage, StageReport
 
 ORIGIN_DELAY_NS = 50_000_000
@@ -92,7 +91,7 @@ class InlineRun:
             fuse = None
             encoders: dict[str, EncodeStage] = {}
             if fusion is not None and contract is not None:
-                fuse = fuse_stage(plan, fusion, contract, clock, sink.handle, report, Rehearsing.EXPECTED)
+                fuse = fuse_stage(plan, fusion, contract, clock, sink.handle, report)
                 encoders = {s: encode_stage(engine, clock, origin_ns, fuse.handle, report) for s, engine in engines.items()}
             self._start(origin_ns, writer)
             if self._on_start is not None:
@@ -141,10 +140,7 @@ class InlineRun:
             now_ns = self._clock.now_ns()
             wakes = [w for w in (fuse.next_wake_ns() if fuse is not None else None, end_ns) if w is not None]
             timeout_ns = max(0, min(wakes) - now_ns) if wakes else None
-            batch = self._inbox.receive(timeout_ns)
-            self._dispatch(batch, fuse, encoders)
-            if fuse is not None and not batch:
-                fuse.rehearse()
+            self._dispatch(self._inbox.receive(timeout_ns), fuse, encoders)
             if self._on_decisions is not None and (decisions := sink.take()):
                 self._on_decisions(decisions)
             if end_ns is not None and self._clock.now_ns() >= end_ns:

@@ -21,7 +21,6 @@ from pipeline.stages.decide import DecideStage, Identity
 from pipeline.stages.encode import EncodeStage
 from pipeline.stages.fuse import Admitting, FuseStage, FusionNetwork
 from pipeline.stages.infer import Infer
-from pipeline.stages.rehearsal import Rehearsal, Rehearsing
 from pipeline.windows import WindowSpec
 
 TELEMETRY_SLACK_NS = 12_000_000
@@ -201,9 +200,8 @@ def fuse_stage(
     clock: Clock,
     publish: Callable[[Decision], None],
     progress: Callable[[Progress], None] | None,
-    rehearsing: Rehearsing,
 ) -> FuseStage:
-    """The fuse stage with its policy. ``rehearsing``: when a live run of this kind has time for it."""
+    """The fuse stage with its policy."""
     network, identity = engine
     scenario = plan.scenario
     policy = scenario.policy
@@ -223,16 +221,7 @@ def fuse_stage(
         live=not plan.is_replay,
     )
     machine = _admission(plan, contract)
-    rehearsal = Rehearsal(rehearsing, contract.period_ns) if scenario.runtime.rehearse and not plan.is_replay else None
-    return FuseStage(
-        machine=machine,
-        network=network,
-        decide=decide,
-        clock=clock,
-        publish=publish,
-        progress=progress,
-        rehearsal=rehearsal,
-    )
+    return FuseStage(machine=machine, network=network, decide=decide, clock=clock, publish=publish, progress=progress)
 
 
 def _admission(plan: RunPlan, contract: Contract) -> Admitting:

@@ -56,7 +56,6 @@ class UpgradingEngine:
         self.engine = ""
         """As `pipeline.stages.infer.Infer` says it."""
         self.notices: list[str] = []
-        self._offered: Mapping[str, NDArray[Any]] | None = None
         self.sampling: Reservoir | None = None
         """Takes the windows that come by while it is set."""
 
@@ -67,9 +66,8 @@ class UpgradingEngine:
             self._waiting = None
         if self._fast is not None:
             return self._on_fast(self._fast, inputs)
-        if self.sampling is not None and inputs is not self._offered:  # a rehearsal asks the same once more
+        if self.sampling is not None:
             self.sampling.offer(inputs)
-            self._offered = inputs
         return self._reference.infer(inputs)
 
     def offer_engine(self, runner: Runner, engine: str) -> None:

@@ -14,7 +14,7 @@ The rules are those of DESIGN.md, "The temporal contract". In short, for referen
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -360,12 +360,10 @@ class AdmissionMachine:
         return self._pending[0].reference_ns if self._pending else None
 
     def foreseen(self, now_ns: int) -> Admission | None:
-        """What would be admitted now, at the pending reference time or else the next; None before the first. Changes nothing."""
-        if self._last_reference_ns is None:
+        """What would be admitted at `pending_ns` as things are; None where nothing is pending. Changes nothing."""
+        if not self._pending:
             return None
-        pending_ns = self.pending_ns
-        reference_ns = self._last_reference_ns + self.contract.period_ns if pending_ns is None else pending_ns
-        head = _Pending(reference_ns, synthetic=False, announced_ns=now_ns)
+        head = replace(self._pending[0], settled_by={})
         self._ready(head, now_ns)
         return self._admission(head, skipped=False)
 

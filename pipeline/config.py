@@ -93,8 +93,6 @@ class RuntimeConfig(_Frozen):
     """Stage to the Ray resource that its host offers: ``camera: edge`` runs where ``ray start --resources='{"edge": 1}'``."""
     clock_uncertainty_ms: float = Field(default=2.0, gt=0, le=1000)
     """A host whose clock cannot be compared more closely than this is refused."""
-    rehearse: bool = True
-    """Whether fusion goes through decisions beforehand, so that it finds code and network warm; costs processor time."""
     horizon_ms: PositiveInt = 2000
     frames_in_flight: PositiveInt = 8
 

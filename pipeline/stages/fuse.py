@@ -15,7 +15,6 @@ from pipeline.clock import Clock
 from pipeline.messages import Admitted, Announcement, Availability, Decision, Message, Progress, Tokens
 from pipeline.stages.decide import DecideStage
 from pipeline.stages.memory import FusionMemory, MemorySpec
-from pipeline.stages.rehearsal import Rehearsal
 
 PROGRESS_STEP_NS = 20_000_000
 """How far fusion gets in event time before it tells the sources of a replay again."""
@@ -92,7 +91,7 @@ class Admitting(Protocol):
         ...
 
     def foreseen(self, now_ns: int) -> Admission | None:
-        """What the next admission would be as things are, for a rehearsal; None where that cannot be said. Changes nothing."""
+        """What would be admitted at `pending_ns` as things are, for a rehearsal; None where nothing is. Changes nothing."""
         ...
 
     def next_wake_ns(self) -> int | None:
@@ -120,13 +119,13 @@ class FuseStage:
         clock: Clock,
         publish: Callable[[Decision], None],
         progress: Callable[[Progress], None] | None = None,
-        rehearsal: Rehearsal | None = None,
     ) -> None:
         self.machine = machine
         self._network, self._decide, self._clock = network, decide, clock
-        self._publish, self._progress, self._rehearsal = publish, progress, rehearsal
-        self._last: tuple[_Inputs, Fused, int] | None = None
-        """What the network read and gave last, and how long it took."""
+        self._publish, self._progress = publish, progress
+        self._last: Fused | None = None
+        """What the network gave last."""
+        self._rehearsed_ns: int | None = None
         self._reported_ns = -(2**62)
         self.decisions = 0
         self._memory = FusionMemory(network.memory) if network.memory is not None else None
@@ -152,26 +151,23 @@ class FuseStage:
         self._report()
 
     def next_wake_ns(self) -> int | None:
-        """When to poll (and rehearse) again although nothing came (None in replay)."""
-        if not self.machine.clocked:
-            return None
-        wakes = (self.machine.next_wake_ns(), self._rehearsal.wake_ns if self._rehearsal is not None else None)
-        return min((w for w in wakes if w is not None), default=None)
+        """When to poll again although nothing came (None in replay)."""
+        return self.machine.next_wake_ns() if self.machine.clocked else None
 
     def rehearse(self) -> None:
-        """Go through the next decision, if it is time to: see `pipeline.stages.rehearsal`. For a live loop with nothing to do."""
-        now_ns = self._clock.now_ns()
-        if self._rehearsal is None or self._last is None or not self._rehearsal.is_time(self.machine.pending_ns, now_ns):
+        """Go through the decision of a reference time that waits for its tokens, once, and throw it away: code that has slept is
+        cold, and what was gone through a moment ago takes half as long. Without the network, whose turn of the processor encoders
+        need; nothing that is decided changes (decision 0023). For a live loop that would else sleep.
+        """
+        pending_ns = self.machine.pending_ns
+        if pending_ns is None or pending_ns == self._rehearsed_ns or self._last is None:
             return
+        self._rehearsed_ns, now_ns = pending_ns, self._clock.now_ns()
         admission = self.machine.foreseen(now_ns)
-        if admission is None:
-            return
-        inputs, fused, fuse_ns = self._last
-        streams = self._inputs(admission).streams
-        if self._rehearsal.takes_network(fuse_ns):
-            self._network.fuse(inputs.arrays, inputs.present)
-        times_ns = (now_ns, self._clock.now_ns())
-        self._decide.rehearse(admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served)
+        if admission is not None:
+            streams, fused = self._inputs(admission).streams, self._last
+            times_ns = (now_ns, self._clock.now_ns())
+            self._decide.rehearse(admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served)
 
     def _fuse(self, admission: Admission) -> Decision:
         start_ns = self._clock.now_ns()
@@ -188,9 +184,7 @@ class FuseStage:
             if window.tokens is not None:
                 self._note_engine(window.admitted.stream.partition(".")[0], window.tokens.engine)
         self._note_engine("fusion", fused.engine)
-        if self._rehearsal is not None:
-            self._last = inputs, fused, times_ns[1] - times_ns[0]
-            self._rehearsal.decided(admission.announced_ns)
+        self._last = fused
         return self._decide.decide(
             admission, inputs.streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
         )

@@ -197,13 +197,3 @@ def test_the_builder_process_prints_one_line_of_json(
     order.write_text(json.dumps(asdict(request_for("text", "ort-fp16", tmp_path, windows_of))))
     assert main([str(order)]) == 0
     assert json.loads(capsys.readouterr().out)["choice"] == "ort-fp16"
-
-
-def test_what_a_rehearsal_asks_again_is_sampled_once(windows_of: Windows) -> None:
-    with open_engine(TEXT) as reference:
-        engine = UpgradingEngine("text", SteadyEngine(reference))
-        engine.sampling = upgrading.Reservoir(8)
-        first, second = windows_of(reference.manifest, 2, 1)
-        for window in (first, first, second, second):
-            engine.infer(window)
-        assert len(engine.sampling.windows) == 2
