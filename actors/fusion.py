@@ -46,8 +46,7 @@ class Fusion(StageActor):
             for message in batch:
                 fuse.handle(message)
             fuse.poll()
-            if not self.plan.is_replay:
-                fuse.rehearse()
+            fuse.rehearse()
 
     def _publisher(self) -> Callable[[Decision], None]:
         """To the sink, which is woken at once where the decision goes on to the network or into a log, or gives credit."""

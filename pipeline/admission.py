@@ -14,7 +14,7 @@ The rules are those of DESIGN.md, "The temporal contract". In short, for referen
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -363,7 +363,8 @@ class AdmissionMachine:
         """What would be admitted at `pending_ns` as things are; None where nothing is pending. Changes nothing."""
         if not self._pending:
             return None
-        head = replace(self._pending[0], settled_by={})
+        pending = self._pending[0]
+        head = _Pending(pending.reference_ns, pending.synthetic, pending.announced_ns)
         self._ready(head, now_ns)
         return self._admission(head, skipped=False)
 

@@ -196,7 +196,7 @@ class SharedMemoryInbox:
     def __init__(self, iox2: Any, listener: Any, notifier: Any, edges: list[_Edge]) -> None:
         self._iox2 = iox2
         self._listener: Any = listener
-        # A listener's own timed wait ends with a tick of the kernel, up to 8 ms late; that of a wait set when it should.
+        # A listener's own timed wait ends with a tick of the kernel, up to 7 ms late; that of a wait set when it should.
         self._timed: Any = (
             iox2.WaitSetBuilder.new().signal_handling_mode(iox2.SignalHandlingMode.Disabled).create(iox2.ServiceType.Ipc)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,19 +52,6 @@ class DecideStage:
         """A reference time that a newer one overtook: no outputs, the action in force stands."""
         now_ns = self._clock.now_ns()
         return self._decision(admission, streams, {}, times_ns=(now_ns, now_ns), skipped=True)
-
-    def rehearse(
-        self,
-        admission: Admission,
-        streams: tuple[Admitted, ...],
-        outputs: dict[str, NDArray[np.float32]],
-        times_ns: tuple[int, int],
-        thresholds: Mapping[str, Mapping[str, float]],
-        memory: FusionMemory | None,
-        served: Mapping[str, str],
-    ) -> None:
-        """`decide` for nobody: nothing here or in ``memory`` changes."""
-        copy.copy(self).decide(admission, streams, outputs, times_ns, thresholds, copy.copy(memory), served)
 
     def decide(
         self,

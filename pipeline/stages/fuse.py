@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -99,14 +100,6 @@ class Admitting(Protocol):
         ...
 
 
-class _Inputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the network reads for one admission, but for its memory."""
-
-    streams: tuple[Admitted, ...]
-    arrays: dict[str, NDArray[Any]]
-    present: tuple[bool, ...]
-
-
 class FuseStage:
     """Admission, then the network, then policy. A live run passes its clock; a replay goes by stamps alone."""
 
@@ -157,26 +150,31 @@ class FuseStage:
     def rehearse(self) -> None:
         """Go through the decision of a reference time that waits for its tokens, once, and throw it away: code that has slept is
         cold, and what was gone through a moment ago takes half as long. Without the network, whose turn of the processor encoders
-        need; nothing that is decided changes (decision 0023). For a live loop that would else sleep.
+        need; nothing that is decided changes (decision 0023). For a loop that would else sleep; a replay does nothing here.
         """
-        pending_ns = self.machine.pending_ns
-        if pending_ns is None or pending_ns == self._rehearsed_ns or self._last is None:
+        pending_ns, fused = self.machine.pending_ns, self._last
+        if not self.machine.clocked or pending_ns is None or pending_ns == self._rehearsed_ns or fused is None:
             return
         self._rehearsed_ns, now_ns = pending_ns, self._clock.now_ns()
         admission = self.machine.foreseen(now_ns)
-        if admission is not None:
-            streams, fused = self._inputs(admission).streams, self._last
-            times_ns = (now_ns, self._clock.now_ns())
-            self._decide.rehearse(admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served)
+        if admission is None:
+            return
+        streams = self._streams(admission)
+        self._inputs(admission, streams)
+        # Copies are stepped: policy's state, the count of decisions, and when memory was last written out stay as they are.
+        copy.copy(self._decide).decide(
+            admission, streams, fused.probabilities, (now_ns, now_ns), fused.thresholds, copy.copy(self._memory), self._served
+        )
 
     def _fuse(self, admission: Admission) -> Decision:
-        start_ns = self._clock.now_ns()
-        inputs = self._inputs(admission)
+        streams = self._streams(admission)
         if admission.skipped:
-            return self._decide.skip(admission, inputs.streams)
+            return self._decide.skip(admission, streams)
+        start_ns = self._clock.now_ns()
+        inputs = self._inputs(admission, streams)
         if self._memory is not None:
-            inputs.arrays.update(self._memory.inputs(admission.reference_ns))
-        fused = self._network.fuse(inputs.arrays, inputs.present)
+            inputs |= self._memory.inputs(admission.reference_ns)
+        fused = self._network.fuse(inputs, tuple(a.availability is Availability.PRESENT for a in streams))
         if self._memory is not None and fused.token is not None:
             self._memory.keep(admission.reference_ns, fused.token)
         times_ns = (start_ns, self._clock.now_ns())
@@ -186,27 +184,26 @@ class FuseStage:
         self._note_engine("fusion", fused.engine)
         self._last = fused
         return self._decide.decide(
-            admission, inputs.streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
+            admission, streams, fused.probabilities, times_ns, fused.thresholds, self._memory, self._served
         )
 
-    def _inputs(self, admission: Admission) -> _Inputs:
-        windows = {w.admitted.stream: w for w in admission.windows}
-        streams = tuple(
-            windows[s].admitted if s in windows else Admitted(stream=s, availability=Availability.MISSING)
-            for s in self._network.streams
-        )
-        arrays: dict[str, NDArray[Any]] = {}
+    def _streams(self, admission: Admission) -> tuple[Admitted, ...]:
+        """The verdict on each of the network's streams, in its order."""
+        admitted = {w.admitted.stream: w.admitted for w in admission.windows}
+        return tuple(admitted.get(s) or Admitted(stream=s, availability=Availability.MISSING) for s in self._network.streams)
+
+    def _inputs(self, admission: Admission, streams: tuple[Admitted, ...]) -> dict[str, NDArray[Any]]:
+        """What the network reads, but for its memory."""
+        tokens = {w.admitted.stream: w.tokens.values for w in admission.windows if w.tokens is not None}
+        inputs: dict[str, NDArray[Any]] = {}
         age_s = np.zeros(len(streams), dtype=np.float32)
         mask = np.zeros((len(streams), 3), dtype=np.float32)
         for index, admitted in enumerate(streams):
-            window = windows.get(admitted.stream)
-            tokens = window.tokens if window is not None else None
-            arrays[f"{admitted.stream}_tokens"] = self._absent[admitted.stream] if tokens is None else tokens.values
+            inputs[f"{admitted.stream}_tokens"] = tokens.get(admitted.stream, self._absent[admitted.stream])
             age_s[index] = admitted.age_ns / 1e9
             mask[index, _mask_column(admitted.availability)] = 1.0
-        arrays["age_s"], arrays["mask"] = age_s, mask
-        present = tuple(a.availability is Availability.PRESENT for a in streams)
-        return _Inputs(streams=streams, arrays=arrays, present=present)
+        inputs["age_s"], inputs["mask"] = age_s, mask
+        return inputs
 
     def _note_engine(self, role: str, engine: str) -> None:
         if engine != self._served.get(role, ""):

@@ -2,122 +2,98 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fuse_bench import MS, Bench, Network
+
 from pipeline.admission import AdmissionMachine
-from pipeline.clock import ManualClock
-from pipeline.contract import Contract, StreamContract
 from pipeline.decision_json import decision_to_json
-from pipeline.messages import Announcement, Decision, Header, Tokens
-from pipeline.policy.hysteresis import HysteresisPolicy
-from pipeline.stages.decide import DecideStage, Identity
-from pipeline.stages.fuse import Fused, FuseStage
+from pipeline.messages import Decision
+from pipeline.stages.fuse import Fused
 from pipeline.stages.memory import MemorySpec
-from pipeline.windows import WindowSpec
-
-MS = 1_000_000
-PERIOD_NS = 50 * MS
-JITTER_NS = (0, 2 * MS, -3 * MS, 1 * MS)
 
 
-class Network:
-    """The camera's token and what it remembers, as the probability of ``stop``."""
+class Remembering(Network):
+    """Half of what it is told, half of what it remembers."""
 
-    streams = ("camera",)
-    token_shapes = {"camera": (1, 1)}  # noqa: RUF012
-    memory = MemorySpec(entries=3, step_ns=PERIOD_NS, channels=1)
+    memory = MemorySpec(entries=3, step_ns=50 * MS, channels=1)
 
     def fuse(self, inputs, present):
+        self.asked.append((dict(inputs), present))
         token = inputs["camera_tokens"][0]
-        p = np.float32(0.5 * token[0] + 0.5 * inputs["memory"].mean())
+        p = np.float32(0.6 * token[0] + 0.4 * inputs["memory"].mean())
         return Fused(probabilities={"action": np.array([1 - p, p], np.float32)}, token=token)
 
 
-class Run:
-    """A live fuse stage whose clock stands still unless it is moved."""
+def play(bench: Bench, frames: int, *, rehearses: bool) -> list[Decision]:
+    """Frames 50 ms apart, give or take three, each announced 1 ms before its tokens come."""
 
-    def __init__(self) -> None:
-        self.clock, self.decisions = ManualClock(), []
-        camera = StreamContract(
-            stream="camera", window=WindowSpec(kind="sample"), max_age_ns=60 * MS, wait_ns=5 * MS, liveness_ns=90 * MS
-        )
-        contract = Contract(
-            streams=(camera,),
-            reference_stream="camera",
-            period_ns=PERIOD_NS,
-            deadline_ns=PERIOD_NS,
-            reserve_ns=8 * MS,
-            origin_ns=0,
-        )
-        decide = DecideStage(
-            policy=HysteresisPolicy(labels=("go", "stop"), enter={"stop": 2}, threshold=0.5, memory=4, blind_action="stop"),
-            action_head="action",
-            labels={"action": ("go", "stop")},
-            identity=Identity(engines={"fusion": "f00d"}, config_sha256="c0"),
-            deadline_ns=PERIOD_NS,
-            clock=self.clock,
-            live=True,
-        )
-        self.stage = FuseStage(
-            machine=AdmissionMachine(contract),
-            network=Network(),
-            decide=decide,
-            clock=self.clock,
-            publish=self.decisions.append,
-        )
-
-    def play(self, frames: int, *, rehearses: bool) -> list[Decision]:
-        """Frames that come more or less when they should, each a while before its tokens."""
-        for seq in range(frames):
-            at_ns = (seq + 1) * PERIOD_NS + JITTER_NS[seq % len(JITTER_NS)]
-            header = Header(stream="camera", seq=seq, capture_ns=at_ns, receive_ns=at_ns)
-            self._until(at_ns - 3 * MS, rehearses)
-            self.stage.handle(Announcement(header=header, watermark_ns=at_ns))
-            self._until(at_ns, rehearses)
-            self._until(at_ns + MS, rehearses)
-            value = np.array([[(seq * 7 % 10) / 10]], np.float32)
-            self.stage.handle(Tokens(header=header, window_end_ns=at_ns, values=value))
-            self._until(at_ns + MS, rehearses)
-        return self.decisions
-
-    def _until(self, now_ns: int, rehearses: bool) -> None:
-        self.clock.advance_ns(max(0, now_ns - self.clock.now_ns()))
-        self.stage.poll()
+    def until(ms: int) -> None:
+        bench.clock.advance_ns(ms * MS - bench.clock.now_ns())
+        bench.stage.poll()
         if rehearses:
-            self.stage.rehearse()
+            bench.stage.rehearse()
+
+    for seq in range(frames):
+        ms = 50 * (seq + 1) + (0, 2, -3, 1)[seq % 4]
+        until(ms)
+        bench.announce(ms, seq)
+        until(ms)
+        until(ms + 1)
+        bench.encode(ms, 0.9 if seq % 10 >= 5 else 0.1 * (seq % 10), seq)
+        until(ms + 1)
+    return bench.decisions
 
 
 def test_what_is_decided_does_not_depend_on_rehearsals() -> None:
-    plain, rehearsed = Run(), Run()
-    wanted = [decision_to_json(d) for d in plain.play(60, rehearses=False)]
-    assert [decision_to_json(d) for d in rehearsed.play(60, rehearses=True)] == wanted
+    plain, rehearsed = (Bench(live=True, network=Remembering()) for _ in range(2))
+    wanted = [decision_to_json(d) for d in play(plain, 60, rehearses=False)]
+    assert [decision_to_json(d) for d in play(rehearsed, 60, rehearses=True)] == wanted
     assert len(wanted) == 60 and len({d.action for d in plain.decisions}) == 2
     assert sum(bool(d.memory) for d in rehearsed.decisions) > 1
+    assert len(rehearsed.network.asked) == 60
 
 
 def test_each_reference_time_but_the_first_is_rehearsed_once(monkeypatch) -> None:
-    run, gone_through = Run(), []
-    rehearse = DecideStage.rehearse
+    foreseen, gone_through = AdmissionMachine.foreseen, []
 
-    def noting(self, admission, *args) -> None:
+    def noting(machine, now_ns):
+        admission = foreseen(machine, now_ns)
         gone_through.append(admission.reference_ns)
-        rehearse(self, admission, *args)
+        return admission
 
-    monkeypatch.setattr(DecideStage, "rehearse", noting)
-    decisions = run.play(8, rehearses=True)
+    monkeypatch.setattr(AdmissionMachine, "foreseen", noting)
+    decisions = play(Bench(live=True), 8, rehearses=True)
+    assert len(decisions) == 8
     assert gone_through == [d.reference_ns for d in decisions[1:]]
 
 
+def test_a_replay_rehearses_nothing(monkeypatch) -> None:
+    monkeypatch.delattr(AdmissionMachine, "foreseen")
+    bench = Bench()
+    bench.frame(50, 0.5, 0)
+    bench.frame(100, 0.5, 1)
+    bench.stage.poll()
+    bench.announce(150, 2)
+    bench.stage.poll()
+    assert bench.decisions and bench.stage.machine.pending_ns is not None
+    bench.stage.rehearse()
+
+
 def test_what_is_foreseen_changes_nothing() -> None:
-    run = Run()
-    machine = run.stage.machine
+    bench = Bench(live=True)
+    machine = bench.stage.machine
     assert machine.foreseen(0) is None
-    run.play(3, rehearses=False)
-    assert machine.foreseen(run.clock.now_ns()) is None
-    at_ns = 4 * PERIOD_NS
-    run.clock.advance_ns(at_ns - run.clock.now_ns())
-    run.stage.handle(Announcement(header=Header(stream="camera", seq=3, capture_ns=at_ns, receive_ns=at_ns), watermark_ns=at_ns))
+    play(bench, 3, rehearses=False)
+    assert machine.foreseen(bench.clock.now_ns()) is None
+    bench.clock.advance_ns(200 * MS - bench.clock.now_ns())
+    bench.announce(200, 3)
     before = machine.next_wake_ns(), machine.pending_ns, machine.progress_ns, dict(machine.counts)
-    foreseen = machine.foreseen(at_ns)
-    assert foreseen is not None and foreseen.reference_ns == at_ns == machine.pending_ns
+    foreseen = machine.foreseen(200 * MS)
+    assert foreseen is not None and foreseen.reference_ns == 200 * MS == machine.pending_ns
     assert (machine.next_wake_ns(), machine.pending_ns, machine.progress_ns, dict(machine.counts)) == before
